@@ -1,0 +1,1 @@
+"""What runs inside the containers: verbs that read, call the nouns of `recsys`, and write.  Never imports airflow."""

@@ -1,0 +1,265 @@
+"""The contract between the DAG and the containers: artifacts, configs and the table of tasks.
+
+Both sides import this one definition (standard library and pydantic only).  Three gates stand on it: names and types
+when the DAG is parsed, values before a task starts, values after it ends.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, create_model
+
+
+class Closed(BaseModel):
+    """Frozen, and closed to fields it does not know."""
+
+    # Built on first use: a DAG file imports every model at each parse and needs few.
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+
+# --- artifacts: a URI plus the counts a person wants to see -----------------------------------------------------
+
+
+class Artifact(Closed):
+    """What one task wrote, once.  Never edited afterwards."""
+
+    uri: str = Field(description="where MLflow keeps it: runs:/<run id>/<folder>")
+    digest: str = Field(description="sha256 over the names and the bytes of its files: same digest, same artifact")
+    size: int = Field(ge=0, description="bytes of all its files")
+    night: str = Field(description="id of the MLflow run of the whole night, the parent of the tasks' runs")
+    as_of: int = Field(description="only events strictly before this instant exist for the night; UTC ms")
+
+
+class Dataset(Artifact):
+    """Interactions before as_of with encoded ids, split by the cuts; item features as of each cut."""
+
+    input_digest: str = Field(description="sha256 over all bytes of every input file")
+    first_cut: int = Field(description="c1: the retriever that makes every choice is fitted before it; UTC ms")
+    second_cut: int = Field(description="c2: the retriever that is evaluated is fitted before it; UTC ms")
+    ranker_cuts: tuple[int, ...] = Field(description="cuts inside c1–c2 that the ranker learns from; UTC ms, ascending")
+    events: int = Field(ge=0, description="interactions kept")
+    users: int = Field(ge=0, description="visitors with an interaction")
+    items: int = Field(ge=0, description="items with an interaction")
+    duplicates: int = Field(ge=0, description="exact duplicates removed")
+    rejected: int = Field(ge=0, description="rows that are not in the format, left out")
+    shards: int = Field(ge=1, description="shards of users that candidates are generated in")
+
+
+class Retriever(Artifact):
+    """One recipe, three fits (c1, c2, as_of): checkpoints, item vectors, indexes, encoders."""
+
+    dataset_digest: str = Field(description="digest of the Dataset it was fitted on")
+    run_id: str = Field(description="MLflow run that trained it; evaluate_recall logs its metrics there")
+    model_version: str = Field(description="version of the registered model")
+    epochs: int = Field(ge=0, description="epochs of the first fit up to its best checkpoint; the later fits reuse it")
+
+
+class Estimate(Closed):
+    """A mean over users with its 95 % bootstrap interval.  n = 0 has no value, not a zero."""
+
+    value: float | None = Field(description="mean; absent when n is 0")
+    low: float | None = Field(description="lower end of the 95 % interval")
+    high: float | None = Field(description="upper end of the 95 % interval")
+    n: int = Field(ge=0, description="users that it averages over")
+
+
+class RecallReport(Artifact):
+    """Recall of the c2 fit on what people did in c2–as_of, with the simple baselines of the same split."""
+
+    dataset_digest: str = Field(description="digest of the Dataset it was measured on")
+    two_tower: Estimate = Field(description="recall@50 of the two-tower alone, warm users, repeats allowed")
+    blend: Estimate = Field(description="recall@50 of all sources blended")
+    baseline: str = Field(description="name of the best simple baseline of this split")
+    best_baseline: Estimate = Field(description="its recall@50")
+    blend_minus_baseline: Estimate = Field(description="paired difference, user by user")
+
+
+class Candidates(Artifact):
+    """The candidates of one shard of users, with each source's rank and score."""
+
+    dataset_digest: str = Field(description="digest of the Dataset")
+    retriever_digest: str = Field(description="digest of the Retriever that searched")
+    shard: int = Field(ge=0, description="number of the shard")
+    users: int = Field(ge=0, description="users that are served from this shard")
+    lists: int = Field(ge=0, description="distinct histories: users who share one share its list")
+    pairs: int = Field(ge=0, description="(list, item) rows")
+
+
+class Ranker(Artifact):
+    """A LightGBM lambdarank model and its honest figures."""
+
+    dataset_digest: str = Field(description="digest of the Dataset")
+    model_version: str | None = Field(description="version of the registered model; absent when nothing was learned")
+    trees: int = Field(ge=0, description="trees up to the best iteration; 0: too little to learn from, order kept")
+    ndcg_before: Estimate = Field(description="NDCG@10 of the candidates' own order, misses counted as 0")
+    ndcg_after: Estimate = Field(description="NDCG@10 of the ranker's order, misses counted as 0")
+    ndcg_baseline: Estimate = Field(description="NDCG@10 of own history filled up with popular items")
+    after_minus_before: Estimate = Field(description="paired difference, user by user")
+
+
+class Publication(Artifact):
+    """One generation of recommendations, in force or held."""
+
+    generation: str = Field(description="name of the generation")
+    verdict: Literal["promoted", "held", "first"] = Field(description="what the gate decided")
+    reason: str = Field(description="why, with the numbers")
+    in_force: str = Field(description="the generation that the shop reads now")
+    store: str = Field(description="where the recommendations are")
+    users: int = Field(ge=0, description="visitors with a list")
+    rows: int = Field(ge=0, description="(visitor, rank) rows")
+
+
+class Backup(Artifact):
+    """A checked dump of the database."""
+
+    file: str = Field(description="name of the archive")
+
+
+# --- configs: every field explained, ranged, with its production default ------------------------------------------
+
+
+class Config(Closed):
+    """Settings of one task.  Field names are unique across tasks: they are the fields of the trigger form."""
+
+
+def _instant(value: object) -> object:
+    """Reads the date picker's text; an empty field is no date."""
+    if value == "":
+        return None
+    if isinstance(value, str):
+        try:
+            parsed = datetime.fromisoformat(value)
+        except ValueError:
+            raise ValueError("expected an instant like 2015-08-30T00:00:00Z") from None
+        return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+    return value
+
+
+Instant = Annotated[AwareDatetime | None, BeforeValidator(_instant)]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1, description="seed of everything random")]
+
+
+class PrepareDataConfig(Config):
+    data: str = Field(min_length=1, description="folder with events*.csv, item_properties*.csv, category_tree.csv")
+    as_of: Instant = Field(
+        None, description="only events strictly before this UTC instant count; empty: the run's date, or everything"
+    )
+    first_quantile: float = Field(0.70, gt=0, lt=1, description="share of the events before the first cut")
+    second_quantile: float = Field(0.85, gt=0, lt=1, description="share of the events before the second cut")
+    ranker_windows: int = Field(4, ge=2, le=12, description="label windows of the ranker between the two cuts")
+    max_rejected_share: float = Field(
+        0.0, ge=0, le=0.05, description="share of rows that may be unreadable before the night fails; 0: none"
+    )
+    max_data_age_days: float = Field(
+        2.0, gt=0, le=3650, description="days the newest event may lie before as_of; not applied to demo data"
+    )
+    users_per_shard: int = Field(
+        500_000, ge=1_000, le=5_000_000, description="users whose candidates one shard generates"
+    )
+
+
+class TrainTwoTowerConfig(Config):
+    dim: int = Field(64, ge=8, le=512, description="dimensions of a vector")
+    window: int = Field(24, ge=2, le=200, description="newest interactions of a user that the query tower reads")
+    max_epochs: int = Field(8, ge=1, le=100, description="passes over the windows at most")
+    patience: int = Field(2, ge=1, le=20, description="epochs without a better validation recall before it stops")
+    batch_size: int = Field(256, ge=16, le=8192, description="windows in a batch; every position is a target")
+    negatives: int = Field(2048, ge=64, le=65_536, description="shared negatives a batch")
+    learning_rate: float = Field(0.01, gt=0, le=1, description="peak of the one-cycle schedule")
+    seed: Seed = 7
+
+
+class EvaluateRecallConfig(Config):
+    resamples: int = Field(1_000, ge=100, le=100_000, description="bootstrap resamples of an interval")
+    seed: Seed = 7
+
+
+class GenerateCandidatesConfig(Config):
+    candidates: int = Field(300, ge=50, le=1_000, description="candidates a user")
+    shard: int = Field(0, ge=0, description="number of the shard; set by the DAG, one mapped task a shard")
+
+
+class TrainLambdarankConfig(Config):
+    negative_share: float = Field(0.05, gt=0, le=1, description="share of the negatives kept for training")
+    max_trees: int = Field(300, ge=1, le=5_000, description="trees at most; early stopping usually ends before")
+    leaves: int = Field(31, ge=2, le=1_023, description="leaves of a tree")
+    shrinkage: float = Field(0.05, gt=0, le=1, description="learning rate of the boosting")
+    min_groups: int = Field(50, ge=1, description="groups with a positive below which nothing is learned")
+    resamples: int = Field(1_000, ge=100, le=100_000, description="bootstrap resamples of an interval")
+    seed: Seed = 7
+
+
+class PublishRecommendationsConfig(Config):
+    top: int = Field(50, ge=1, le=300, description="recommendations a visitor")
+    min_coverage: float = Field(0.99, ge=0, le=1, description="share of known visitors that must have a full list")
+    keep_generations: int = Field(7, ge=2, le=365, description="newest generations that stay in the store")
+
+
+class BackupMysqlConfig(Config):
+    pass
+
+
+# --- the table of tasks -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Task:
+    """One row: a task's name is its task id, module, function, container argument and MLflow run name."""
+
+    name: str
+    inputs: Mapping[str, Any]
+    config: type[Config]
+    output: type[Artifact]
+    image: Literal["cpu", "gpu", "mysql-backup"] = "cpu"
+    needs_gpu: bool = False
+
+
+_DATASET = {"dataset": Dataset}
+_RETRIEVER = {"dataset": Dataset, "retriever": Retriever}
+
+TASKS: Mapping[str, Task] = {
+    task.name: task
+    for task in (
+        Task("prepare_data", {}, PrepareDataConfig, Dataset),
+        Task("train_two_tower", _DATASET, TrainTwoTowerConfig, Retriever, image="gpu", needs_gpu=True),
+        Task("evaluate_recall", _RETRIEVER, EvaluateRecallConfig, RecallReport),
+        Task("generate_candidates", _RETRIEVER, GenerateCandidatesConfig, Candidates),
+        Task("train_lambdarank", {**_DATASET, "candidates": list[Candidates]}, TrainLambdarankConfig, Ranker),
+        Task(
+            "publish_recommendations",
+            {**_RETRIEVER, "report": RecallReport, "candidates": list[Candidates], "ranker": Ranker},
+            PublishRecommendationsConfig,
+            Publication,
+        ),
+        Task("backup_mysql", {}, BackupMysqlConfig, Backup, image="mysql-backup"),
+    )
+}
+
+
+class RunContext(Closed):
+    """Which try of which task of which Airflow run this is."""
+
+    dag_id: str
+    run_id: str
+    run_type: Literal["manual", "scheduled", "backfill", "asset_triggered"] = "manual"
+    logical_date: AwareDatetime | None = Field(None, description="the run's date; a person's choice only if scheduled")
+    try_number: int = Field(1, ge=0)
+    map_index: int = Field(-1, ge=-1, description="number of the mapped task; -1: not mapped")
+
+
+class Request(Closed):
+    """What a task is started with, as one JSON document.  Its answer is one artifact, as one JSON document."""
+
+    inputs: dict[str, Any]
+    config: dict[str, Any]
+    run: RunContext
+
+
+@cache
+def inputs_model(name: str) -> type[BaseModel]:
+    """The closed model of a task's input artifacts."""
+    fields: dict[str, Any] = {key: (kind, ...) for key, kind in TASKS[name].inputs.items()}
+    return create_model(f"{name}_inputs", __base__=Closed, **fields)

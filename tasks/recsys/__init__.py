@@ -1,0 +1,1 @@
+"""The nouns: pure functions on tables and arrays, without IO."""

@@ -1,0 +1,163 @@
+"""Interactions, and what is read off them as of a cut: histories and truth.
+
+Ids are dense and in order of first appearance, so the users and the items known before any cut are 0 … n-1: an
+encoder of a cut is a prefix of every later one, and later events cannot change it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int32]
+Bytes = npt.NDArray[np.int8]
+Longs = npt.NDArray[np.int64]
+
+VIEW, CART, TRANSACTION = 0, 1, 2
+EVENTS = ("view", "addtocart", "transaction")
+"""Event names of the input format; the position is the event's code."""
+DAY = 86_400_000
+"""Milliseconds of a day."""
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """Rows sorted by user, then time, then item, then event: a user's rows lie together, oldest first."""
+
+    user: Ints
+    """[n], dense id"""
+    item: Ints
+    """[n], dense id"""
+    event: Bytes
+    """[n], position in `EVENTS`"""
+    time: Longs
+    """[n], UTC ms"""
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def between(self, start: int | None, end: int | None) -> "Interactions":
+        """The rows with start <= time < end, in the same order; None is an open end."""
+        keep = np.ones(len(self), dtype=bool)
+        if start is not None:
+            keep &= self.time >= start
+        if end is not None:
+            keep &= self.time < end
+        return Interactions(self.user[keep], self.item[keep], self.event[keep], self.time[keep])
+
+    def before(self, cut: int) -> "Interactions":
+        """The rows that exist as of the cut."""
+        return self.between(None, cut)
+
+    @property
+    def users(self) -> int:
+        """Number of users known: ids are dense in order of first appearance."""
+        return int(self.user.max()) + 1 if len(self) else 0
+
+    @property
+    def items(self) -> int:
+        """Number of items known: ids are dense in order of first appearance."""
+        return int(self.item.max()) + 1 if len(self) else 0
+
+
+@dataclass(frozen=True)
+class Histories:
+    """The newest interactions of some users as of a cut, oldest first, as ragged rows."""
+
+    user: Ints
+    """[users], ascending"""
+    start: Longs
+    """[users + 1], row i is start[i]:start[i+1]"""
+    item: Ints
+    """[rows]"""
+    event: Bytes
+    """[rows]"""
+    time: Longs
+    """[rows], UTC ms"""
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    @property
+    def length(self) -> Longs:
+        """[users], interactions in each history."""
+        return np.diff(self.start)
+
+    @property
+    def row(self) -> Longs:
+        """[rows], position in `user` of each interaction."""
+        return np.repeat(np.arange(len(self), dtype=np.int64), self.length)
+
+    @property
+    def age(self) -> Longs:
+        """[rows], steps from the end of its history: 0 is the newest interaction."""
+        return self.start[1:][self.row] - 1 - np.arange(len(self.item))
+
+    def take(self, rows: npt.NDArray[np.integer]) -> "Histories":
+        """The histories at these positions, in this order."""
+        length = self.length[rows]
+        start = np.concatenate([[0], np.cumsum(length)])
+        index = np.arange(start[-1]) + np.repeat(self.start[:-1][rows] - start[:-1], length)
+        return Histories(self.user[rows], start, self.item[index], self.event[index], self.time[index])
+
+
+def histories(interactions: Interactions, cut: int, cap: int, users: npt.NDArray[np.integer] | None = None) -> Histories:
+    """Each user's newest `cap` interactions strictly before the cut.
+
+    `users` [n]: only these, in ascending order, with an empty history for those who have none; None: everybody who
+    has one.
+    """
+    known = interactions.before(cut)
+    if users is None:
+        users = np.unique(known.user)
+    else:
+        users = np.unique(users)
+    low = np.searchsorted(known.user, users, "left")
+    high = np.searchsorted(known.user, users, "right")
+    low = np.maximum(low, high - cap)
+    length = high - low
+    start = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
+    index = np.arange(start[-1]) + np.repeat(low - start[:-1], length)
+    return Histories(
+        users.astype(np.int32), start, known.item[index], known.event[index], known.time[index]
+    )
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What users did in a window: their distinct items, each with its strongest event, as ragged rows."""
+
+    user: Ints
+    """[users], ascending; each has at least one item"""
+    start: Longs
+    """[users + 1], row i is start[i]:start[i+1]"""
+    item: Ints
+    """[pairs], ascending within a row"""
+    event: Bytes
+    """[pairs], the strongest event of the pair: transaction over addtocart over view"""
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    @property
+    def row(self) -> Longs:
+        """[pairs], position in `user` of each pair."""
+        return np.repeat(np.arange(len(self), dtype=np.int64), np.diff(self.start))
+
+    def where(self, keep: npt.NDArray[np.bool_]) -> "Truth":
+        """The pairs [pairs] that are kept; users left without a pair are left out."""
+        rows, length = np.unique(self.row[keep], return_counts=True)
+        start = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
+        return Truth(self.user[rows], start, self.item[keep], self.event[keep])
+
+
+def truth_between(interactions: Interactions, start: int, end: int) -> Truth:
+    """The distinct (user, item) pairs with start <= time < end."""
+    window = interactions.between(start, end)
+    order = np.lexsort((-window.event, window.item, window.user))
+    user, item, event = window.user[order], window.item[order], window.event[order]
+    first = np.ones(len(user), dtype=bool)
+    first[1:] = (user[1:] != user[:-1]) | (item[1:] != item[:-1])
+    users, length = np.unique(user[first], return_counts=True)
+    bounds = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
+    return Truth(users, bounds, item[first], event[first])
