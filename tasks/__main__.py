@@ -23,6 +23,9 @@ from pydantic import ValidationError
 from tasks.contracts import TASKS, Artifact, Request, Task, inputs_model
 from tasks.failures import TERMINATED, BadConfig, BadUsage, CannotWrite, TaskFailure, Unavailable
 
+# A waiting thread that spins starves whatever else runs on the machine; read when the libraries are loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 log = logging.getLogger("tasks")
 
 HEARTBEAT_SECONDS = 30.0
@@ -43,7 +46,8 @@ class LastLine(logging.StreamHandler):  # type: ignore[type-arg]
 def main(argv: list[str]) -> int:
     """Runs one task and returns its exit code."""
     handler = LastLine(sys.stderr)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    log.setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, _terminate)
     threading.Thread(target=_beat, args=(handler,), daemon=True).start()
     if lifeline := os.environ.get(LIFELINE):
@@ -60,7 +64,7 @@ def main(argv: list[str]) -> int:
 def run_task(task: Task, request: Request, answer: Path) -> None:
     """Checks what comes in, runs the task's verb inside its MLflow run, and writes the artifact it returns."""
     try:
-        inputs = {key: value for key, value in inputs_model(task.name).model_validate(request.inputs)}
+        inputs = dict(inputs_model(task.name).model_validate(request.inputs))
         config = task.config.model_validate(request.config)
     except ValidationError as error:
         raise BadConfig(f"{task.name}: {_first_problem(error)}") from None
@@ -71,8 +75,6 @@ def run_task(task: Task, request: Request, answer: Path) -> None:
     with tracking.task_run(task.name, request.run, artifacts) as run:
         run.params(config.model_dump(mode="json"))
         artifact = verb(**inputs, config=config, run=run)
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        run.metrics({"cpu_seconds": used.ru_utime + used.ru_stime, "peak_memory_bytes": used.ru_maxrss * 1024})
     write_answer(artifact, answer)
 
 
@@ -85,7 +87,9 @@ def write_answer(artifact: Artifact, path: Path) -> None:
 
 def _arguments(argv: list[str]) -> tuple[Task, Request, Path]:
     if len(argv) != 3 or argv[0] not in TASKS:
-        raise BadUsage(f"expected: python -m tasks NAME REQUEST ANSWER, with NAME one of {', '.join(TASKS)}; got {argv}")
+        raise BadUsage(
+            f"expected: python -m tasks NAME REQUEST ANSWER, with NAME one of {', '.join(TASKS)}; got {argv}"
+        )
     name, request, answer = argv
     try:
         return TASKS[name], Request.model_validate_json(Path(request).read_bytes()), Path(answer)

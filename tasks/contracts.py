@@ -43,6 +43,7 @@ class Dataset(Artifact):
     events: int = Field(ge=0, description="interactions kept")
     users: int = Field(ge=0, description="visitors with an interaction")
     items: int = Field(ge=0, description="items with an interaction")
+    history_cap: int = Field(ge=1, description="newest interactions of a user that anything reads")
     duplicates: int = Field(ge=0, description="exact duplicates removed")
     rejected: int = Field(ge=0, description="rows that are not in the format, left out")
     shards: int = Field(ge=1, description="shards of users that candidates are generated in")
@@ -156,6 +157,7 @@ class PrepareDataConfig(Config):
     max_data_age_days: float = Field(
         2.0, gt=0, le=3650, description="days the newest event may lie before as_of; not applied to demo data"
     )
+    history_cap: int = Field(50, ge=1, le=1_000, description="newest interactions of a user that anything reads")
     users_per_shard: int = Field(
         500_000, ge=1_000, le=5_000_000, description="users whose candidates one shard generates"
     )
@@ -166,9 +168,9 @@ class TrainTwoTowerConfig(Config):
     window: int = Field(24, ge=2, le=200, description="newest interactions of a user that the query tower reads")
     max_epochs: int = Field(8, ge=1, le=100, description="passes over the windows at most")
     patience: int = Field(2, ge=1, le=20, description="epochs without a better validation recall before it stops")
-    batch_size: int = Field(256, ge=16, le=8192, description="windows in a batch; every position is a target")
+    batch_size: int = Field(1_024, ge=16, le=65_536, description="targets (next items) in a batch, on average")
     negatives: int = Field(2048, ge=64, le=65_536, description="shared negatives a batch")
-    learning_rate: float = Field(0.01, gt=0, le=1, description="peak of the one-cycle schedule")
+    learning_rate: float = Field(0.03, gt=0, le=1, description="peak of the one-cycle schedule")
     seed: Seed = 7
 
 

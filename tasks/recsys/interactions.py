@@ -100,27 +100,29 @@ class Histories:
         index = np.arange(start[-1]) + np.repeat(self.start[:-1][rows] - start[:-1], length)
         return Histories(self.user[rows], start, self.item[index], self.event[index], self.time[index])
 
+    def where(self, keep: npt.NDArray[np.bool_]) -> "Histories":
+        """The same users with the interactions [rows] that are kept."""
+        start = np.concatenate([[0], np.cumsum(keep)])[self.start]
+        return Histories(self.user, start, self.item[keep], self.event[keep], self.time[keep])
 
-def histories(interactions: Interactions, cut: int, cap: int, users: npt.NDArray[np.integer] | None = None) -> Histories:
+
+def histories(
+    interactions: Interactions, cut: int, cap: int, users: npt.NDArray[np.integer] | None = None
+) -> Histories:
     """Each user's newest `cap` interactions strictly before the cut.
 
     `users` [n]: only these, in ascending order, with an empty history for those who have none; None: everybody who
     has one.
     """
     known = interactions.before(cut)
-    if users is None:
-        users = np.unique(known.user)
-    else:
-        users = np.unique(users)
+    users = np.unique(known.user if users is None else users)
     low = np.searchsorted(known.user, users, "left")
     high = np.searchsorted(known.user, users, "right")
     low = np.maximum(low, high - cap)
     length = high - low
     start = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
     index = np.arange(start[-1]) + np.repeat(low - start[:-1], length)
-    return Histories(
-        users.astype(np.int32), start, known.item[index], known.event[index], known.time[index]
-    )
+    return Histories(users.astype(np.int32), start, known.item[index], known.event[index], known.time[index])
 
 
 @dataclass(frozen=True)
@@ -161,3 +163,28 @@ def truth_between(interactions: Interactions, start: int, end: int) -> Truth:
     users, length = np.unique(user[first], return_counts=True)
     bounds = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
     return Truth(users, bounds, item[first], event[first])
+
+
+def distinct(asked: Histories) -> tuple[Longs, Longs]:
+    """Positions [lists] of one user for each distinct history, ascending, and each user's position in them [users].
+
+    Two histories are the same when they name the same items and events in the same order.  They are told apart by a
+    64-bit hash: among a million histories, two that differ share one with a chance of 3 in 10⁸.
+    """
+    code = (asked.item.astype(np.uint64) * np.uint64(len(EVENTS)) + asked.event.astype(np.uint64)) << np.uint64(16)
+    mixed = np.zeros(len(code) + 1, dtype=np.uint64)  # a list [0] in front would make floats of them
+    np.cumsum(_mix(code + asked.age.astype(np.uint64)), out=mixed[1:])
+    hashes = _mix(np.diff(mixed[asked.start]) + asked.length.astype(np.uint64))
+    _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    position = np.empty(len(order), dtype=np.int64)
+    position[order] = np.arange(len(order))
+    return first[order].astype(np.int64), position[inverse]
+
+
+def _mix(value: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """The finalizer of splitmix64 (Steele et al., OOPSLA 2014): spreads every bit over all."""
+    value = value + np.uint64(0x9E3779B97F4A7C15)
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))

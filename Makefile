@@ -1,0 +1,48 @@
+# make help lists the targets.  Relative paths are relative to where you ran make.
+.DEFAULT_GOAL := help
+.PHONY: help setup run recommendations up down test lint bench lock clean
+
+NAME ?= night
+TASKS := .venv/tasks/bin
+ENV := bin/env
+COMPILE = .venv/uv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
+
+help:  ## lists the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "make %-16s %s\n", $$1, $$2 }'
+
+setup:  ## makes the two environments from the locks; TORCH=auto or cu130 for an NVIDIA card, PYTHON=… for another Python
+	@bin/setup
+
+run: setup  ## runs one night and shows what came out; DATA=folder AS_OF=2015-08-30T00:00:00Z, or demo data of SCALE= NOISE= SEED=
+	@$(ENV) $(TASKS)/python bin/night --data "$$DATA" --as-of "$$AS_OF" --scale "$$SCALE" --noise "$$NOISE" --seed "$$SEED"
+
+recommendations: setup  ## writes what is in force to OUT=recs.parquet, or the generation GENERATION=…
+	@$(ENV) $(TASKS)/python -m tasks.recommendations "$${OUT:-recs.parquet}" $${GENERATION:+--generation "$$GENERATION"}
+
+up: setup  ## starts the embedded Airflow and MLflow on loopback; AIRFLOW_PORT=8080 MLFLOW_PORT=5000
+	@bin/up
+
+down:  ## stops them
+	@bin/down
+
+test:  ## runs the unit, learn and embedded tests
+	@bin/setup tests
+	@$(TASKS)/pytest
+
+lint:  ## ruff and mypy --strict, each side against its own environment
+	@bin/setup tests
+	@$(TASKS)/ruff check . bin/night && $(TASKS)/ruff format --check . bin/night
+	@$(TASKS)/mypy tasks tests benchmarks && $(TASKS)/mypy --scripts-are-modules bin/night
+	@$(TASKS)/mypy --python-executable .venv/airflow/bin/python dags plugins
+
+bench: setup  ## measures NAME=night at SCALE=1, a share of full size: a table, then one line of JSON
+	@$(ENV) $(TASKS)/python benchmarks/$(NAME).py --scale "$${SCALE:-1}"
+
+lock: setup  ## compiles the lock files anew from the requirements.in
+	@$(COMPILE) images/airflow/requirements.in -o images/airflow/requirements.txt
+	@$(COMPILE) --override images/cpu/overrides.txt --no-emit-package torch images/cpu/requirements.in -o images/cpu/requirements.txt
+	@$(COMPILE) --override images/cpu/overrides.txt --no-emit-package torch -c images/cpu/requirements.txt tests/requirements.in -o tests/requirements.txt
+
+clean:  ## removes the environments and the caches; what nights wrote stays in NIGHTJAR_HOME
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find . -name __pycache__ -prune -exec rm -rf {} +

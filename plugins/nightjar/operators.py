@@ -1,0 +1,151 @@
+"""Runs the tasks of the contract from a DAG: names and types are checked when it is parsed, values when a task runs."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import BaseOperator, Context, XComArg
+from airflow.sdk.definitions.mappedoperator import MappedOperator
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+from pydantic import ValidationError
+
+from nightjar.process_runner import Ended, ProcessRunner, Try
+from tasks.contracts import TASKS, Request, RunContext, Task, inputs_model
+
+TEMPORARY = 75
+PERMANENT = range(64, 79)  # sysexits, but for the one above
+OUT_OF_MEMORY = 137
+
+
+@dataclass(frozen=True)
+class Promise:
+    """The artifact that a task of the DAG will hand on."""
+
+    operator: "TaskOperator | MappedOperator"
+    kind: Any
+    """An artifact's class; list[class] for a mapped task."""
+
+    @property
+    def output(self) -> Any:
+        """The XComArg; Any, because a @task's arguments have the types of what they resolve to."""
+        return self.operator.output
+
+
+def run_task(name: str, *, each: XComArg | None = None, **inputs: Promise) -> Promise:
+    """Adds the task `name` of the contract to the DAG; refuses inputs that the contract does not name.
+
+    each: a list of settings, {"shard": 0} and so on, that the DAG decides and not the trigger form; the task is mapped
+    over it.
+    """
+    task = _checked(name, inputs)
+    wiring = {key: promise.output for key, promise in inputs.items()}
+    if each is None:
+        return Promise(TaskOperator(task_id=name, inputs=wiring), task.output)
+    mapped = TaskOperator.partial(task_id=name, inputs=wiring).expand(settings=each)
+    return Promise(mapped, list[task.output])  # type: ignore[name-defined]
+
+
+def _checked(name: str, inputs: Mapping[str, Promise]) -> Task:
+    if name not in TASKS:
+        raise ValueError(f"no task {name!r} in tasks/contracts.py; there are {', '.join(TASKS)}")
+    task = TASKS[name]
+    if inputs.keys() != task.inputs.keys():
+        expected, given = (", ".join(sorted(keys)) or "nothing" for keys in (task.inputs, inputs))
+        raise TypeError(f"{name} takes {expected}; the DAG gives it {given}")
+    for key, kind in task.inputs.items():
+        if inputs[key].kind != kind:
+            raise TypeError(f"{name}: {key} is a {_named(kind)}; the DAG gives it a {_named(inputs[key].kind)}")
+    return task
+
+
+def _named(kind: Any) -> str:
+    return kind.__name__ if isinstance(kind, type) and not hasattr(kind, "__args__") else str(kind).split(".")[-1]
+
+
+class TaskOperator(BaseOperator):
+    """Runs one task of the contract as a local process in the tasks' own environment."""
+
+    template_fields: Sequence[str] = ("inputs", "settings")
+    ui_color = "#e8f0fe"
+
+    def __init__(self, *, inputs: Mapping[str, Any], settings: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.inputs = inputs
+        self.settings = settings
+        self._runner: ProcessRunner | None = None
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Runs the task and returns its artifact, the one thing that it hands on."""
+        task = TASKS[self.task_id]
+        instance = context["ti"]
+        request = self._request(task, context)
+        this = Try.of(
+            *(Path(os.environ["NIGHTJAR_HOME"]), request.run.run_id, task.name),
+            *(request.run.map_index, instance.try_number),
+        )
+        self._runner = ProcessRunner(
+            os.environ["NIGHTJAR_TASKS_PYTHON"],
+            this,
+            check=lambda answer: task.output.model_validate_json(answer).model_dump(mode="json"),
+        )
+        label = task.name if this.map_index < 0 else f"{task.name}[{this.map_index}]"
+        ended = self._runner.run(request.model_dump_json(), lambda line: self.log.info("%s | %s", label, line))
+        return _answer_of(ended, label)
+
+    def on_kill(self) -> None:
+        """Airflow's word that the task must end; `execute` then raises, whatever the task has answered."""
+        if self._runner:
+            self._runner.kill()
+
+    def _request(self, task: Task, context: Context) -> Request:
+        """What the task is started with, checked against the contract."""
+        inputs = {
+            key: [*value] if isinstance(value, Sequence) and not isinstance(value, str) else value
+            for key, value in self.inputs.items()
+        }
+        params = context["params"]
+        config = {name: params[name] for name in task.config.model_fields if name in params}
+        config.update(self.settings or {})
+        try:
+            inputs_model(task.name).model_validate(inputs)
+            task.config.model_validate(config)
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in problem["loc"])
+            raise AirflowFailException(f"{task.name}: {where} = {problem['input']!r}: {problem['msg']}") from None
+        return Request(inputs=inputs, config=config, run=run_context(context))
+
+
+def run_context(context: Context) -> RunContext:
+    """Which try of which run this is.  A manual run's logical date is no choice of anybody's and stays behind."""
+    instance, run = context["ti"], context["dag_run"]
+    kind = str(getattr(run.run_type, "value", run.run_type))
+    dated = kind in ("scheduled", "backfill")
+    return RunContext.model_validate(
+        {
+            "dag_id": instance.dag_id,
+            "run_id": instance.run_id,
+            "run_type": kind if dated or kind == "asset_triggered" else "manual",
+            "logical_date": run.logical_date if dated else None,
+            "try_number": instance.try_number,
+            "map_index": -1 if instance.map_index is None else instance.map_index,
+        }
+    )
+
+
+def _answer_of(ended: Ended, label: str) -> dict[str, Any]:
+    """The artifact, or the exception that makes Airflow fail, retry or skip."""
+    if ended.state == "success" and ended.answer is not None:
+        return ended.answer
+    said = f"{label}: {ended.last_line or 'it said nothing'}"
+    if ended.state == "skipped":
+        raise AirflowSkipException(said)
+    if ended.state == "killed":
+        signum = ended.exit_code - 128 if ended.exit_code > 128 else 15
+        guess = " (out of memory?)" if ended.exit_code == OUT_OF_MEMORY else ""
+        raise AirflowException(f"{label} was killed by signal {signum}{guess}; its last line: {ended.last_line}")
+    if ended.exit_code == 0 or (ended.exit_code in PERMANENT and ended.exit_code != TEMPORARY):
+        raise AirflowFailException(f"{said} (exit code {ended.exit_code}: no retry helps)")
+    raise AirflowException(f"{said} (exit code {ended.exit_code})")

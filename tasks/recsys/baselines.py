@@ -1,0 +1,125 @@
+"""Simple recommenders: what a model has to beat, each a function of what was known as of a cut.
+
+Lists are [users, k]: best first, no repeats within a row, -1 where a list ends early. Items that a user already had
+are recommended again by those whose method gives them a score.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.recsys import cooccurrence
+from tasks.recsys.interactions import DAY, Histories, Interactions, Ints
+
+Baseline = Callable[[Interactions, Histories, int, int], Ints]
+"""(interactions, the histories asked about, the cut, k) → [histories, k]; nothing at or after the cut is read."""
+
+ROWS = 1 << 14
+"""Lists joined at a time."""
+
+
+def popular(interactions: Interactions, cut: int, days: int, k: int) -> Ints:
+    """[k]: the items with the most interactions in the `days` before the cut.
+
+    Those with equally many, or with none, follow by their interactions of all time before the cut, then by id: the
+    list is full if the catalogue allows.
+    """
+    known = interactions.before(cut)
+    ever = np.bincount(known.item, minlength=known.items)
+    recent = np.bincount(known.between(cut - days * DAY, None).item, minlength=known.items)
+    order = np.lexsort((-ever, -recent))[:k]
+    return np.append(order, np.full(k - len(order), -1)).astype(np.int32)
+
+
+def popular_in(days: int) -> Baseline:
+    """Everybody gets the most popular items of the last `days` days."""
+
+    def baseline(interactions: Interactions, asked: Histories, cut: int, k: int) -> Ints:
+        return np.tile(popular(interactions, cut, days, k), (len(asked), 1))
+
+    return baseline
+
+
+def own_items(asked: Histories, k: int) -> Ints:
+    """[users, k]: the distinct items of each history, by their last interaction, newest first."""
+    last = cooccurrence.latest(asked)
+    row, item = asked.row[last], asked.item[last]
+    place = np.searchsorted(row, row, "right") - 1 - np.arange(len(row))
+    lists = np.full((len(asked), k), -1, dtype=np.int32)
+    lists[row[place < k], place[place < k]] = item[place < k]
+    return lists
+
+
+def own_history(interactions: Interactions, asked: Histories, cut: int, k: int) -> Ints:
+    """The user's own items again, by their last interaction, newest first."""
+    return own_items(asked, k)
+
+
+def covisitation(interactions: Interactions, asked: Histories, cut: int, k: int) -> Ints:
+    """Decayed co-visitation with the history's interactions, the n-th newest weighing 1 / n."""
+    neighbours = cooccurrence.covisitation(interactions, cut)
+    return cooccurrence.recommend(asked, cooccurrence.recency(asked), neighbours, k)[0]
+
+
+def item_knn(interactions: Interactions, asked: Histories, cut: int, k: int) -> Ints:
+    """Summed cosine with the history's distinct items. An item is its own nearest neighbour, and stays one."""
+    neighbours = cooccurrence.cosine(cooccurrence.seen(interactions, cut))
+    return cooccurrence.recommend(asked, cooccurrence.latest(asked), neighbours, k)[0]
+
+
+def rp3beta(interactions: Interactions, asked: Histories, cut: int, k: int) -> Ints:
+    """Random walk from the history's distinct items, with walks that come back to them; see `cooccurrence`."""
+    neighbours = cooccurrence.rp3beta(cooccurrence.seen(interactions, cut))
+    return cooccurrence.recommend(asked, cooccurrence.latest(asked), neighbours, k)[0]
+
+
+def filled(lists: Ints, more: Ints) -> Ints:
+    """[users, k], [users, k] → [users, k]: each list, then what its row of `more` has that it lacks."""
+    k = lists.shape[1]
+    result = np.full(lists.shape, -1, dtype=np.int32)
+    for start in range(0, len(lists), ROWS):
+        first, then = lists[start : start + ROWS], more[start : start + ROWS]
+        longest = int((first >= 0).sum(axis=1).max())
+        both = np.concatenate([first[:, :longest], then], axis=1)
+        keep = (both >= 0) & ~_repeats(both)
+        keep &= np.cumsum(keep, axis=1) <= k
+        filled_to = np.arange(k) < keep.sum(axis=1)[:, None]
+        result[start : start + ROWS][filled_to] = both[keep]
+    return result
+
+
+def _repeats(lists: Ints) -> npt.NDArray[np.bool_]:
+    """[users, k] → [users, k]: whether the same item stands further left in its row."""
+    keys = lists.astype(np.int64) << 32 | np.arange(lists.shape[1])
+    keys.sort(axis=1)
+    item = keys >> 32
+    row, after = np.nonzero((item[:, 1:] == item[:, :-1]) & (item[:, 1:] >= 0))
+    repeated = np.zeros(lists.shape, dtype=bool)
+    repeated[row, keys[row, after + 1] & 0xFFFF_FFFF] = True
+    return repeated
+
+
+def chain(*baselines: Baseline) -> Baseline:
+    """The first one's list, filled up by the second's, and so on."""
+
+    def baseline(interactions: Interactions, asked: Histories, cut: int, k: int) -> Ints:
+        lists = np.full((len(asked), k), -1, dtype=np.int32)
+        for part in baselines:
+            lists = filled(lists, part(interactions, asked, cut, k))
+        return lists
+
+    return baseline
+
+
+BASELINES: Mapping[str, Baseline] = {
+    "popular_7_days": popular_in(7),
+    "popular_14_days": popular_in(14),
+    "own_history": own_history,
+    "own_history_then_popular": chain(own_history, popular_in(14)),
+    "item_knn": item_knn,
+    "covisitation": covisitation,
+    "rp3beta": rp3beta,
+    "own_history_then_covisitation_then_popular": chain(own_history, covisitation, popular_in(14)),
+}
+"""What every recall is reported beside."""
