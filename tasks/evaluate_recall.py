@@ -54,17 +54,12 @@ def evaluate_recall(dataset: Dataset, retriever: Retriever, config: EvaluateReca
     return RecallReport(
         **run.store(out, dataset.as_of),
         dataset_digest=dataset.digest,
-        two_tower=estimate(_headline(values["two_tower"], config)),
-        blend=estimate(_headline(values["blend"], config)),
+        two_tower=Estimate(**vars(_headline(values["two_tower"], config))),
+        blend=Estimate(**vars(_headline(values["blend"], config))),
         baseline=best,
-        best_baseline=estimate(_headline(values[best], config)),
-        blend_minus_baseline=estimate(gain),
+        best_baseline=Estimate(**vars(_headline(values[best], config))),
+        blend_minus_baseline=Estimate(**vars(gain)),
     )
-
-
-def estimate(mean: Mean) -> Estimate:
-    """The contract's form of a mean."""
-    return Estimate(value=mean.value, low=mean.low, high=mean.high, n=mean.n)
 
 
 def _nobody(k: int) -> Ints:

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"  # a bar has no place in a log
 
 EXPERIMENT = "nightjar"
+RETRIEVER_MODEL, RANKER_MODEL = "nightjar-retriever", "nightjar-ranker"
+"""Names in the model registry."""
 PARENT = "mlflow.parentRunId"
 NAME = "mlflow.runName"
 PARAM_LIMIT = 6_000
@@ -117,8 +119,9 @@ class TaskRun:
         self.client.set_registered_model_alias(model, "challenger", version.version)
         return str(version.version)
 
-    def finish_night(self) -> None:
-        """Marks the night's own run as finished: its last task has done its work."""
+    def finish_night(self, verdict: str, reason: str) -> None:
+        """Marks the night's own run as finished, with what came of it: its last task has done its work."""
+        self.tags({"verdict": verdict, "reason": reason}, run_id=self.night)
         self.client.set_terminated(self.night, "FINISHED")
 
     def promote(self, versions: Mapping[str, str]) -> None:

@@ -15,11 +15,10 @@ from tasks.recsys import cooccurrence, index, training
 from tasks.recsys.interactions import Interactions
 from tasks.recsys.sequences import Windows, last_out, windows
 from tasks.recsys.two_tower import TwoTower
-from tasks.tracking import TaskRun
+from tasks.tracking import RETRIEVER_MODEL, TaskRun
 
 log = logging.getLogger(__name__)
 
-MODEL = "nightjar-retriever"
 VALIDATION_USERS = 20_000
 """Users that an epoch is judged on, at most."""
 CHOSEN_AT = 50
@@ -55,7 +54,7 @@ def train_two_tower(dataset: Dataset, config: TrainTwoTowerConfig, run: TaskRun)
         fits.write_tower(out / str(cut), model, item_ids[: known.items], known.users, cut)
     _write_neighbours(out / "neighbours", interactions, dataset)
     written = run.store(out, dataset.as_of)
-    version = run.register(MODEL, written)
+    version = run.register(RETRIEVER_MODEL, written)
     return Retriever(**written, dataset_digest=dataset.digest, run_id=run.run_id, model_version=version, epochs=epochs)
 
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from airflow.sdk import BaseOperator, Context, XComArg
 from airflow.sdk.definitions.mappedoperator import MappedOperator
@@ -61,7 +61,8 @@ def _checked(name: str, inputs: Mapping[str, Promise]) -> Task:
 
 
 def _named(kind: Any) -> str:
-    return kind.__name__ if isinstance(kind, type) and not hasattr(kind, "__args__") else str(kind).split(".")[-1]
+    inner = get_args(kind)
+    return f"list[{inner[0].__name__}]" if inner else str(kind.__name__)
 
 
 class TaskOperator(BaseOperator):

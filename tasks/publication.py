@@ -1,0 +1,191 @@
+"""The adapter to the published recommendations: generations side by side, a pointer to the one in force.
+
+A generation's rows are written beside the others and checked; then one transaction moves the pointer.  A reader sees
+the old generation or the new one, whole.  Embedded runs keep them in SQLite.
+"""
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from tasks.failures import BadConfig, BadData
+from tasks.recsys.gate import Verdict
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS generation (
+    name TEXT PRIMARY KEY, as_of INTEGER NOT NULL, night TEXT NOT NULL, verdict TEXT NOT NULL, reason TEXT NOT NULL,
+    retriever_version TEXT NOT NULL, ranker_version TEXT, default_items TEXT NOT NULL, default_scores TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS list (
+    generation TEXT NOT NULL, list INTEGER NOT NULL, items TEXT NOT NULL, scores TEXT NOT NULL,
+    PRIMARY KEY (generation, list)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS visitor (
+    generation TEXT NOT NULL, visitorid INTEGER NOT NULL, list INTEGER NOT NULL,
+    PRIMARY KEY (generation, visitorid)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS in_force (
+    only INTEGER PRIMARY KEY CHECK (only = 1), generation TEXT NOT NULL REFERENCES generation (name));
+CREATE VIEW IF NOT EXISTS recommendations AS
+    SELECT visitorid, items, scores, generation
+    FROM in_force JOIN visitor USING (generation) JOIN list USING (generation, list);
+"""
+"""What a shop's backend reads: SELECT items FROM recommendations WHERE visitorid = ?, and default_items of the
+generation in force for a visitor who is not there."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One night's recommendations, as they are kept."""
+
+    name: str
+    as_of: int
+    night: str
+    verdict: Verdict
+    reason: str
+    retriever_version: str
+    ranker_version: str | None
+
+
+@dataclass(frozen=True)
+class Store:
+    """The SQLite file of the embedded runs."""
+
+    path: Path
+
+    @contextmanager
+    def connection(self) -> Iterator[sqlite3.Connection]:
+        """A connection that commits nothing by itself."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(self.path, timeout=60, isolation_level=None)) as db:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            db.executescript(SCHEMA)
+            yield db
+
+    def in_force(self) -> Generation | None:
+        """The generation that the shop reads."""
+        with self.connection() as db:
+            return _in_force(db)
+
+    def write(
+        self,
+        generation: Generation,
+        lists: Iterable[pl.DataFrame],
+        visitors: Iterable[pl.DataFrame],
+        default: pl.DataFrame,
+    ) -> None:
+        """Writes a generation beside the others, not in force, and checks that every row arrived.
+
+        lists: frames of list, items, scores (one row a list, best first); visitors: frames of visitorid, list;
+        default: itemid, score, best first.
+        """
+        row = (*vars(generation).values(), *(_json(default[name].to_list()) for name in ("itemid", "score")))
+        with self.connection() as db, transaction(db):
+            _forget(db, generation.name)
+            db.execute(f"INSERT INTO generation VALUES ({','.join('?' * len(row))})", row)
+            for table, frames in (("list", lists), ("visitor", visitors)):
+                sent = sum(_insert(db, table, generation.name, frame) for frame in frames)
+                count = f"SELECT count(*) FROM {table} WHERE generation = ?"
+                (found,) = db.execute(count, (generation.name,)).fetchone()
+                if found != sent:
+                    raise BadData(f"{self.path}: {found} of {sent} rows arrived in {table}; nothing was switched")
+
+    def switch(self, name: str) -> bool:
+        """Puts a generation in force unless a later one is, in one transaction; returns whether it did."""
+        with self.connection() as db, transaction(db):
+            current = _in_force(db)
+            (as_of,) = db.execute("SELECT as_of FROM generation WHERE name = ?", (name,)).fetchone()
+            if current is not None and current.as_of > as_of:
+                return False
+            db.execute("DELETE FROM in_force")
+            db.execute("INSERT INTO in_force VALUES (1, ?)", (name,))
+            return True
+
+    def hold(self, name: str, reason: str) -> None:
+        """Records that a generation was held after all."""
+        with self.connection() as db, transaction(db):
+            db.execute("UPDATE generation SET verdict = 'held', reason = ? WHERE name = ?", (reason, name))
+
+    def prune(self, keep: int) -> None:
+        """Forgets all but the `keep` generations written last, never the one in force."""
+        old = (
+            "SELECT name FROM generation WHERE name NOT IN (SELECT generation FROM in_force) "
+            "ORDER BY rowid DESC LIMIT -1 OFFSET ?"
+        )
+        with self.connection() as db, transaction(db):
+            for (name,) in db.execute(old, (keep - 1,)).fetchall():
+                _forget(db, name)
+
+    def read(self, name: str | None) -> pl.DataFrame:
+        """The rows visitorid, rank (from 1), itemid, score of a generation, by default the one in force; sorted."""
+        with self.connection() as db:
+            names = [row[0] for row in db.execute("SELECT name FROM generation ORDER BY as_of, name")]
+            current = _in_force(db)
+            chosen = name or (current.name if current else None)
+            if chosen not in names:
+                known = ", ".join(names) or "none yet: run `make run` first"
+                raise BadConfig(f"no generation {chosen or ''} in {self.path}; there are: {known}")
+            query = (
+                "SELECT visitorid, items, scores FROM visitor JOIN list USING (generation, list) WHERE generation = ?"
+            )
+            rows = pl.DataFrame(
+                db.execute(query, (chosen,)).fetchall(),
+                schema={"visitorid": pl.Int64, "items": pl.String, "scores": pl.String},
+                orient="row",
+            )
+        numbers = (
+            pl.col("items").str.json_decode(pl.List(pl.Int64)),
+            pl.col("scores").str.json_decode(pl.List(pl.Float64)),
+        )
+        pairs = rows.with_columns(*numbers).rename({"items": "itemid", "scores": "score"}).explode("itemid", "score")
+        pairs = pairs.with_columns(rank=pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("visitorid"))
+        return pairs.select("visitorid", "rank", "itemid", "score").sort("visitorid", "rank")
+
+
+def store() -> Store:
+    """The store that NIGHTJAR_RECOMMENDATIONS names."""
+    path = os.environ.get("NIGHTJAR_RECOMMENDATIONS", "")
+    if not path:
+        raise BadConfig("NIGHTJAR_RECOMMENDATIONS is not set: expected the path of an SQLite file")
+    return Store(Path(path))
+
+
+def _insert(db: sqlite3.Connection, table: str, generation: str, frame: pl.DataFrame) -> int:
+    """Inserts a frame's rows, lists as JSON texts; returns their number."""
+    rows = frame.iter_rows()
+    texts = (tuple(_json(value) if isinstance(value, list) else value for value in row) for row in rows)
+    db.executemany(f"INSERT INTO {table} VALUES (?{', ?' * frame.width})", ((generation, *row) for row in texts))
+    return frame.height
+
+
+def _json(values: list[Any]) -> str:
+    return json.dumps([round(v, 6) if isinstance(v, float) else v for v in values], separators=(",", ":"))
+
+
+@contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """All or nothing; takes the write lock at once."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+    db.execute("COMMIT")
+
+
+def _in_force(db: sqlite3.Connection) -> Generation | None:
+    columns = "name, as_of, night, verdict, reason, retriever_version, ranker_version"
+    row = db.execute(f"SELECT {columns} FROM generation JOIN in_force ON name = generation").fetchone()
+    return Generation(*row) if row else None
+
+
+def _forget(db: sqlite3.Connection, name: str) -> None:
+    for table in ("visitor", "list"):
+        db.execute(f"DELETE FROM {table} WHERE generation = ?", (name,))
+    db.execute("DELETE FROM generation WHERE name = ?", (name,))

@@ -1,0 +1,169 @@
+"""Ranks every list, writes the generation, and puts it in force if the gate agrees."""
+
+import itertools
+import logging
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks import candidate_files, fits, publication, ranker_files, storage
+from tasks.contracts import Candidates, Dataset, Publication, PublishRecommendationsConfig, Ranker, RecallReport
+from tasks.contracts import Retriever as RetrieverArtifact
+from tasks.failures import BadData
+from tasks.publication import Generation
+from tasks.recsys import gate, ranking
+from tasks.recsys.features import features
+from tasks.recsys.gate import Facts, Verdict
+from tasks.recsys.interactions import Interactions, Longs, histories
+from tasks.recsys.metrics import Mean
+from tasks.tracking import RANKER_MODEL, RETRIEVER_MODEL, TaskRun
+
+log = logging.getLogger(__name__)
+
+LIST_SCHEMA = pa.schema([("list", pa.int32()), ("items", pa.list_(pa.int64())), ("scores", pa.list_(pa.float32()))])
+VISITORS = 100_000
+"""Visitors sent to the store at a time."""
+
+
+def publish_recommendations(
+    dataset: Dataset,
+    retriever: RetrieverArtifact,
+    report: RecallReport,
+    candidates: list[Candidates],
+    ranker: Ranker,
+    config: PublishRecommendationsConfig,
+    run: TaskRun,
+) -> Publication:
+    """Writes the night's generation whole; the gate's verdict says whether the shop reads it from now on."""
+    _check_belonging(dataset, retriever, report, candidates, ranker)
+    data = run.fetch(dataset)
+    shards = [run.fetch(shard) for shard in candidates]
+    out = run.work / "recommendations"
+    out.mkdir()
+    known, item_ids = storage.read_interactions(data), fits.read_item_ids(data)
+    lengths, distinct = _rank(out / "lists.parquet", data, shards, run.fetch(ranker), known, dataset, config.top)
+    visitors = _visitors(data, shards)
+    storage.write_table(out / "visitors.parquet", visitors)
+    popular = storage.read_table(shards[0] / "default.parquet")["item"].to_numpy()[: config.top]
+    scores = (1 / np.arange(1, len(popular) + 1)).astype(np.float32)
+    storage.write_table(out / "default.parquet", {"itemid": item_ids[popular], "score": scores})
+    full = lengths.filter(pl.col("length") >= min(config.top, len(popular)))
+    coverage = visitors.join(full, on="list", how="semi").height / max(visitors.height, 1)
+    rows = int(visitors.join(lengths, on="list")["length"].sum())
+    written = run.store(out, dataset.as_of)
+
+    store = publication.store()
+    current = store.in_force()
+    facts = Facts(
+        as_of=dataset.as_of,
+        published_as_of=current.as_of if current else None,
+        backfill=run.context.run_type == "backfill",
+        baseline=report.baseline,
+        blend_minus_baseline=Mean(**report.blend_minus_baseline.model_dump()),
+        after_minus_before=Mean(**ranker.after_minus_before.model_dump()),
+        coverage=coverage,
+        min_coverage=config.min_coverage,
+        distinct_lists=distinct,
+        lists=lengths.height,
+    )
+    verdict, reason = gate.decide(facts)
+    name = f"{datetime.fromtimestamp(dataset.as_of / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}-{run.night[:8]}"
+    generation = Generation(
+        name, dataset.as_of, run.night, verdict, reason, retriever.model_version, ranker.model_version
+    )
+    default = storage.read_table(out / "default.parquet")
+    store.write(generation, _list_frames(out / "lists.parquet"), visitors.iter_slices(VISITORS), default)
+    verdict, reason = _switch(run, store, generation, config.keep_generations)
+    log.info("%s: %s", verdict, reason)
+    run.metrics({"coverage": coverage, "users": visitors.height, "rows": rows, "distinct_lists": distinct})
+    run.tags({"verdict": verdict, "reason": reason, "generation": name})
+    run.finish_night(verdict, reason)
+    in_force = store.in_force()
+    return Publication(
+        **written,
+        generation=name,
+        verdict=verdict,
+        reason=reason,
+        in_force=in_force.name if in_force else "",
+        store=str(store.path),
+        users=visitors.height,
+        rows=rows,
+    )
+
+
+def _check_belonging(
+    dataset: Dataset, retriever: RetrieverArtifact, report: RecallReport, shards: list[Candidates], ranker: Ranker
+) -> None:
+    """Refuses artifacts that were not made of one another."""
+    pairs = [("Retriever", retriever.dataset_digest, dataset.digest), ("Ranker", ranker.dataset_digest, dataset.digest)]
+    pairs += [("RecallReport", report.dataset_digest, dataset.digest)]
+    pairs += [(f"Candidates[{one.shard}]", one.retriever_digest, retriever.digest) for one in shards]
+    for name, found, expected in pairs:
+        if found != expected:
+            raise BadData(f"{name} was made from {found}, this night has {expected}: run the night again, whole")
+    if sorted(one.shard for one in shards) != list(range(dataset.shards)):
+        raise BadData(f"candidates of shards {[one.shard for one in shards]}, expected 0 … {dataset.shards - 1}")
+
+
+def _rank(
+    path: Path, data: Path, shards: list[Path], ranker: Path, known: Interactions, dataset: Dataset, top: int
+) -> tuple[pl.DataFrame, int]:
+    """Writes the best `top` items of every list; returns each list's length and how many lists differ."""
+    booster = ranker_files.read_booster(ranker)
+    items = ranker_files.read_items(data, known, dataset.as_of)
+    item_ids = fits.read_item_ids(data)
+    lengths: list[pl.DataFrame] = []
+    different: set[bytes] = set()
+    with pq.ParquetWriter(path, LIST_SCHEMA, compression="zstd") as writer:
+        for shard in shards:
+            user_of = storage.read_table(shard / "lists.parquet")
+            for ids, pairs in candidate_files.read_blocks(shard / "serve.parquet"):
+                users = user_of["user"].to_numpy()[np.searchsorted(user_of["list"].to_numpy(), ids)]
+                asked = histories(known, dataset.as_of, dataset.history_cap, users)
+                score = ranking.score(booster, features(pairs, asked, items), pairs.place)
+                position, _ = ranking.ranked(pairs, score, top)
+                row = pairs.row[position]
+                start = np.searchsorted(row, np.arange(len(ids) + 1)).astype(np.int32)
+                best = item_ids[pairs.item[position]]
+                columns = [pa.array(ids)] + [
+                    pa.ListArray.from_arrays(start, pa.array(values)) for values in (best, score[position].astype("f4"))
+                ]
+                writer.write_table(pa.Table.from_arrays(columns, schema=LIST_SCHEMA))
+                lengths.append(pl.DataFrame({"list": ids, "length": np.diff(start)}))
+                different.update(best[a:b].tobytes() for a, b in itertools.pairwise(start))
+                log.info("ranked %d lists", sum(one.height for one in lengths))
+    return pl.concat(lengths), len(different)
+
+
+def _visitors(data: Path, shards: list[Path]) -> pl.DataFrame:
+    """visitorid, list: who reads which list, ascending by visitorid."""
+    ids: Longs = storage.read_table(data / "users.parquet")["visitorid"].to_numpy()
+    users = pl.concat([storage.read_table(shard / "users.parquet") for shard in shards])
+    return pl.DataFrame({"visitorid": ids[users["user"].to_numpy()], "list": users["list"]}).sort("visitorid")
+
+
+def _list_frames(path: Path) -> Iterator[pl.DataFrame]:
+    with pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            yield pl.DataFrame(file.read_row_group(group))
+
+
+def _switch(run: TaskRun, store: publication.Store, generation: Generation, keep: int) -> tuple[Verdict, str]:
+    """Carries the verdict out: the pointer first, the aliases last; returns what came of it."""
+    verdict: Verdict = generation.verdict
+    reason = generation.reason
+    if verdict != "held" and not store.switch(generation.name):
+        verdict, reason = "held", "a generation of a later as_of was put in force meanwhile"
+        store.hold(generation.name, reason)
+    if verdict != "held":
+        versions = {RETRIEVER_MODEL: generation.retriever_version}
+        if generation.ranker_version:
+            versions[RANKER_MODEL] = generation.ranker_version
+        run.promote(versions)
+    store.prune(keep)
+    return verdict, reason

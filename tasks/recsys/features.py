@@ -1,0 +1,169 @@
+"""Features of a candidate for the ranker: the same code computes them for learning and for serving.
+
+Everything is as of one cut: interactions before it, properties before it, histories up to it.  A feature depends on a
+history's items and events and on nothing else of the user, so that users who share a history share its ranked list.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.recsys.candidates import COVISITATION, OWN_HISTORY, POPULAR, SOURCES, TWO_TOWER, Floats, Pairs
+from tasks.recsys.interactions import CART, DAY, TRANSACTION, VIEW, Histories, Interactions, Ints, Longs
+
+FEATURES: Mapping[str, str] = {
+    "place": "place in the blend, from 1",
+    "own_history_rank": "rank by the user's own history, from 1; missing where it is not in it",
+    "covisitation_rank": "rank by decayed co-visitation, from 1; missing where it was not named",
+    "two_tower_rank": "rank by the two-tower, from 1; missing where it was not named",
+    "popular_rank": "rank by recent popularity, from 1; missing where it was not named",
+    "covisitation_score": "score of decayed co-visitation; missing where it was not named",
+    "two_tower_score": "score of the two-tower; missing where it was not named",
+    "own_count": "interactions of the history with the item",
+    "own_strongest": "strongest event of the history with the item: 0 none, 1 view, 2 cart, 3 transaction",
+    "own_steps": "steps back to the history's newest interaction with the item; missing where there is none",
+    "category_count": "interactions of the history with the item's category",
+    "price_ratio": "the item's price over the mean price in the history; missing where either is unknown",
+    "history_length": "interactions in the history",
+    "history_carts": "share of carts and transactions in the history",
+    "item_views": "views of the item, all time before the cut",
+    "item_purchases": "transactions of the item, all time before the cut",
+    "item_conversion": "transactions over views of the item, smoothed towards the shop's",
+    "item_recent": "interactions with the item in the last 14 days before the cut",
+    "item_trend": "interactions in the last 7 days over those of the 14 days before them, smoothed",
+    "item_age_days": "days between the item's first interaction and the cut",
+    "price": "price as of the cut; missing where unknown",
+}
+"""Name → meaning, in the order of the columns."""
+
+SMOOTHING = 20.0
+"""Views, or interactions, that a ratio is smoothed by."""
+
+
+@dataclass(frozen=True)
+class ItemTable:
+    """What is known of the items as of a cut."""
+
+    views: Longs
+    """[items], all time"""
+    purchases: Longs
+    """[items], transactions, all time"""
+    recent: Longs
+    """[items], interactions in the last 14 days"""
+    trend: Floats
+    """[items], last 7 days over the 14 before, smoothed: 1 is steady"""
+    age: Floats
+    """[items], days since the first interaction"""
+    category: Ints
+    """[items], −1 where unknown"""
+    price: Floats
+    """[items], NaN where unknown"""
+
+
+def item_table(interactions: Interactions, cut: int, category: Ints, price: Floats) -> ItemTable:
+    """Counts the items' interactions before the cut; category and price [items] are as of the cut already."""
+    known = interactions.before(cut)
+
+    def count(rows: Interactions) -> Longs:
+        return np.bincount(rows.item, minlength=known.items)
+
+    first = np.full(known.items, cut, dtype=np.int64)
+    np.minimum.at(first, known.item, known.time)
+    week, month = count(known.between(cut - 7 * DAY, None)), count(known.between(cut - 21 * DAY, cut - 7 * DAY))
+    return ItemTable(
+        views=np.bincount(known.item[known.event == VIEW], minlength=known.items),
+        purchases=np.bincount(known.item[known.event == TRANSACTION], minlength=known.items),
+        recent=count(known.between(cut - 14 * DAY, None)),
+        trend=((2 * week + SMOOTHING) / (month + SMOOTHING)).astype(np.float32),
+        age=((cut - first) / DAY).astype(np.float32),
+        category=category,
+        price=price,
+    )
+
+
+def features(pairs: Pairs, histories: Histories, items: ItemTable) -> Floats:
+    """[pairs, features] in the order of `FEATURES`; `histories` [lists] are those that the pairs' rows count."""
+    columns = {
+        "place": pairs.place,
+        **_sources(pairs),
+        **_own(pairs, histories),
+        **_taste(pairs, histories, items),
+        **_item(pairs.item, items),
+    }
+    return np.stack([np.asarray(columns[name], dtype=np.float32) for name in FEATURES], axis=1)
+
+
+def _sources(pairs: Pairs) -> dict[str, Floats]:
+    """What each source said; NaN where it did not name the item."""
+    columns: dict[str, Floats] = {}
+    for index, source in enumerate(SOURCES):
+        unnamed = pairs.rank[:, index] == 0
+        columns[f"{source.name}_rank"] = np.where(unnamed, np.nan, pairs.rank[:, index]).astype(np.float32)
+        if source in (COVISITATION, TWO_TOWER):
+            columns[f"{source.name}_score"] = np.where(unnamed, np.nan, pairs.score[:, index]).astype(np.float32)
+    assert {OWN_HISTORY, COVISITATION, TWO_TOWER, POPULAR} == set(SOURCES)
+    return columns
+
+
+def _own(pairs: Pairs, histories: Histories) -> dict[str, npt.NDArray[np.floating]]:
+    """What the history did with the very item."""
+    width = max(int(pairs.item.max(initial=0)), int(histories.item.max(initial=0))) + 1
+    key, group = np.unique(histories.row * width + histories.item, return_inverse=True)
+    count = np.bincount(group, minlength=len(key)).astype(np.float64)
+    strongest = np.zeros(len(key))
+    np.maximum.at(strongest, group, histories.event + 1.0)
+    steps = np.full(len(key), np.inf)
+    np.minimum.at(steps, group, histories.age.astype(np.float64))
+    found, at = _lookup(key, pairs.row.astype(np.int64) * width + pairs.item)
+    return {
+        "own_count": np.where(found, count[at], 0),
+        "own_strongest": np.where(found, strongest[at], 0),
+        "own_steps": np.where(found, steps[at], np.nan),
+    }
+
+
+def _taste(pairs: Pairs, histories: Histories, items: ItemTable) -> dict[str, npt.NDArray[np.floating]]:
+    """What the history says of the item's category and price."""
+    known = histories.where(histories.item < len(items.category))
+    category, price = items.category[known.item], items.price[known.item]
+    width = int(items.category.max(initial=0)) + 2
+    key, count = np.unique(known.row * width + category, return_counts=True)
+    mine = items.category[pairs.item]
+    found, at = _lookup(key, pairs.row.astype(np.int64) * width + mine)
+    priced = ~np.isnan(price)
+    total = np.bincount(known.row[priced], weights=price[priced], minlength=len(histories))
+    number = np.bincount(known.row[priced], minlength=len(histories))
+    mean = np.where(number > 0, total / np.maximum(number, 1), np.nan)
+    carts = np.bincount(histories.row, weights=histories.event >= CART, minlength=len(histories))
+    length = histories.length.astype(np.float64)
+    return {
+        "category_count": np.where(found & (mine >= 0), count[at], 0),
+        "price_ratio": items.price[pairs.item] / np.where(mean > 0, mean, np.nan)[pairs.row],
+        "history_length": length[pairs.row],
+        "history_carts": (carts / np.maximum(length, 1))[pairs.row],
+    }
+
+
+def _item(item: Ints, items: ItemTable) -> dict[str, npt.NDArray[np.generic]]:
+    """What is known of the item, whoever asks."""
+    usual = items.purchases.sum() / max(int(items.views.sum()), 1)
+    conversion = (items.purchases + SMOOTHING * usual) / (items.views + SMOOTHING)
+    return {
+        "item_views": items.views[item],
+        "item_purchases": items.purchases[item],
+        "item_conversion": conversion[item],
+        "item_recent": items.recent[item],
+        "item_trend": items.trend[item],
+        "item_age_days": items.age[item],
+        "price": items.price[item],
+    }
+
+
+def _lookup(keys: Longs, wanted: Longs) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.intp]]:
+    """Whether each wanted key [n] is among the ascending keys, and where."""
+    if not len(keys):
+        return np.zeros(len(wanted), dtype=bool), np.zeros(len(wanted), dtype=np.intp)
+    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return keys[at] == wanted, at

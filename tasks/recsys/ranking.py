@@ -1,0 +1,157 @@
+"""LambdaRank on the candidates' features, and the order that it gives."""
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import lightgbm
+import numpy as np
+import numpy.typing as npt
+
+from tasks.recsys.candidates import Floats, Pairs
+from tasks.recsys.features import FEATURES
+from tasks.recsys.interactions import Ints, Truth
+
+log = logging.getLogger(__name__)
+
+NDCG_AT = 10
+PATIENCE = 30
+"""Trees without a better NDCG on the last window before boosting stops."""
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Candidates of some (user, cut) pairs with what the users then did."""
+
+    features: Floats
+    """[pairs, features]"""
+    grade: npt.NDArray[np.int8]
+    """[pairs]: 0 nothing, 1 view, 2 cart, 3 transaction"""
+    size: npt.NDArray[np.int64]
+    """[groups], pairs of each group; a group's pairs lie together"""
+
+    @property
+    def group(self) -> npt.NDArray[np.int64]:
+        """[pairs], number of the group of each pair."""
+        return np.repeat(np.arange(len(self.size)), self.size)
+
+    def where(self, keep: npt.NDArray[np.bool_]) -> "Groups":
+        """The pairs [pairs] that are kept, groups without a pair left out."""
+        size = np.bincount(self.group[keep], minlength=len(self.size))
+        return Groups(self.features[keep], self.grade[keep], size[size > 0])
+
+
+@dataclass(frozen=True)
+class Boosting:
+    """How the trees are grown."""
+
+    max_trees: int
+    leaves: int
+    shrinkage: float
+    seed: int
+    threads: int
+
+
+def grades(user: Ints, item: Ints, truth: Truth) -> npt.NDArray[np.int8]:
+    """Graded label of each (user, item) [pairs]: 0 nothing, 1 view, 2 cart, 3 transaction in the window."""
+    width = max(int(item.max(initial=0)), int(truth.item.max(initial=0))) + 1
+    keys = truth.user[truth.row].astype(np.int64) * width + truth.item
+    wanted = user.astype(np.int64) * width + item
+    if not len(keys):
+        return np.zeros(len(wanted), dtype=np.int8)
+    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where(keys[at] == wanted, truth.event[at] + 1, 0).astype(np.int8)
+
+
+def concatenate(parts: list[Groups]) -> Groups:
+    """Groups of several cuts, one after another."""
+    return Groups(
+        np.concatenate([part.features for part in parts]),
+        np.concatenate([part.grade for part in parts]),
+        np.concatenate([part.size for part in parts]),
+    )
+
+
+def learnable(groups: Groups) -> Groups:
+    """Only the groups with a positive: the others have no order to learn."""
+    has = np.bincount(groups.group[groups.grade > 0], minlength=len(groups.size)) > 0
+    return groups.where(has[groups.group])
+
+
+def down_sample(groups: Groups, share: float, seed: int) -> Groups:
+    """Keeps every positive and this share of the negatives, for training only; shuffles within each group.
+
+    LightGBM breaks ties by row order, which is the blend's: shuffled, a feature without information gains nothing.
+    """
+    rng = np.random.default_rng(seed)
+    keep = (groups.grade > 0) | (rng.random(len(groups.grade)) < share)
+    kept = groups.where(keep)
+    order = np.lexsort((rng.random(len(kept.grade)), kept.group))
+    return Groups(kept.features[order], kept.grade[order], kept.size)
+
+
+def train(training: Groups, validation: Groups, how: Boosting) -> Any:
+    """A LightGBM booster, stopped early by NDCG@10 on the validation groups."""
+    names = list(FEATURES)
+    learn = lightgbm.Dataset(training.features, training.grade, group=training.size, feature_name=names)
+    judge = lightgbm.Dataset(validation.features, validation.grade, group=validation.size, reference=learn)
+    parameters = {
+        "objective": "lambdarank",
+        "metric": "ndcg",
+        "eval_at": [NDCG_AT],
+        "lambdarank_truncation_level": NDCG_AT + 5,
+        "num_leaves": how.leaves,
+        "learning_rate": how.shrinkage,
+        "min_data_in_leaf": 20,
+        "bagging_by_query": True,
+        "bagging_fraction": 0.8,
+        "bagging_freq": 1,
+        "feature_fraction": 0.8,
+        "seed": how.seed,
+        "num_threads": how.threads,
+        "deterministic": True,
+        "force_row_wise": True,
+        "verbosity": -1,
+    }
+    stop = lightgbm.early_stopping(PATIENCE, verbose=False)
+    return lightgbm.train(
+        parameters, learn, how.max_trees, valid_sets=[judge], valid_names=["lightgbm"], callbacks=[stop, _tell]
+    )
+
+
+def _tell(environment: Any) -> None:
+    """A line every twenty trees."""
+    if environment.iteration % 20 == 19:
+        log.info(
+            "%d trees, LightGBM's own ndcg %.4f", environment.iteration + 1, environment.evaluation_result_list[0][2]
+        )
+
+
+def score(booster: Any, columns: Floats, place: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
+    """[pairs], the ranker's score; without a booster, one that keeps the blend's places [pairs]."""
+    if booster is None:
+        return 1.0 / place.astype(np.float64)
+    found: npt.NDArray[np.float64] = booster.predict(columns)
+    return found
+
+
+def ranked(
+    pairs: Pairs, score: npt.NDArray[np.floating], k: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The k best pairs of each list: their positions, list by list in order, and their ranks from 0.
+
+    Best score first, ties by the place in the blend; a score of −∞ is out.
+    """
+    order = np.lexsort((pairs.place, -score, pairs.row))
+    row = pairs.row[order]
+    rank = np.arange(len(row)) - np.searchsorted(row, row, "left")
+    kept = (rank < k) & (score[order] > -np.inf)
+    return order[kept], rank[kept]
+
+
+def lists(pairs: Pairs, score: npt.NDArray[np.floating], rows: int, k: int) -> Ints:
+    """Items of the k best pairs of each of the lists 0 … rows − 1: [rows, k], −1 where a list ends early."""
+    position, rank = ranked(pairs, score, k)
+    found = np.full((rows, k), -1, dtype=np.int32)
+    found[pairs.row[position], rank] = pairs.item[position]
+    return found
