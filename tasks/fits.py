@@ -89,12 +89,6 @@ def read_retriever(folder: Path, dataset: Dataset, interactions: Interactions, c
     return retriever(interactions, cut, tower, neighbours, k)
 
 
-def read_item_ids(dataset: Path) -> Longs:
-    """The encoder of items: dense id → itemid."""
-    ids: Longs = storage.read_table(dataset / "items.parquet")["itemid"].to_numpy()
-    return ids
-
-
 def cuts(dataset: Dataset) -> Sequence[int]:
     """Every cut at which something is retrieved, ascending."""
     return sorted({dataset.first_cut, *dataset.ranker_cuts, dataset.second_cut, dataset.as_of})

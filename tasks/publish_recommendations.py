@@ -11,7 +11,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks import candidate_files, fits, publication, ranker_files, storage
+from tasks import candidate_files, publication, ranker_files, storage
 from tasks.contracts import Candidates, Dataset, Publication, PublishRecommendationsConfig, Ranker, RecallReport
 from tasks.contracts import Retriever as RetrieverArtifact
 from tasks.failures import BadData
@@ -45,7 +45,7 @@ def publish_recommendations(
     shards = [run.fetch(shard) for shard in candidates]
     out = run.work / "recommendations"
     out.mkdir()
-    known, item_ids = storage.read_interactions(data), fits.read_item_ids(data)
+    known, item_ids = storage.read_interactions(data), storage.read_item_ids(data)
     lengths, distinct = _rank(out / "lists.parquet", data, shards, run.fetch(ranker), known, dataset, config.top)
     visitors = _visitors(data, shards)
     storage.write_table(out / "visitors.parquet", visitors)
@@ -116,7 +116,7 @@ def _rank(
     """Writes the best `top` items of every list; returns each list's length and how many lists differ."""
     booster = ranker_files.read_booster(ranker)
     items = ranker_files.read_items(data, known, dataset.as_of)
-    item_ids = fits.read_item_ids(data)
+    item_ids = storage.read_item_ids(data)
     lengths: list[pl.DataFrame] = []
     different: set[bytes] = set()
     with pq.ParquetWriter(path, LIST_SCHEMA, compression="zstd") as writer:

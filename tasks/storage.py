@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from tasks.failures import BadData
-from tasks.recsys.interactions import Interactions
+from tasks.recsys.interactions import Interactions, Longs
 
 CHUNK = 1 << 20
 PARTS = ("train", "validation", "test")
@@ -81,3 +81,9 @@ def sort_interactions(user: Any, item: Any, event: Any, time: Any) -> Interactio
     return Interactions(
         user[order].astype(np.int32), item[order].astype(np.int32), event[order].astype(np.int8), time[order]
     )
+
+
+def read_item_ids(dataset: Path) -> Longs:
+    """The encoder of items: dense id → itemid."""
+    ids: Longs = read_table(dataset / "items.parquet")["itemid"].to_numpy()
+    return ids

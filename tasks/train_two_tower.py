@@ -30,7 +30,7 @@ def train_two_tower(dataset: Dataset, config: TrainTwoTowerConfig, run: TaskRun)
     torch.set_num_threads(os.cpu_count() or 1)
     folder = run.fetch(dataset)
     interactions = storage.read_interactions(folder)
-    item_ids = fits.read_item_ids(folder)
+    item_ids = storage.read_item_ids(folder)
     recipe = training.Recipe(
         **config.model_dump(include={"max_epochs", "patience", "batch_size", "negatives", "learning_rate", "seed"})
     )

@@ -67,6 +67,11 @@ def test_plugins_know_the_contracts_alone(name: str, path: Path) -> None:
     assert ours(imports(name, path), "tasks", "dags") <= {"tasks.contracts"}
 
 
+def test_no_plugin_file_has_the_name_of_a_standard_module() -> None:
+    """Airflow imports each of them under its bare name: a plugins/…/operator.py becomes everybody's `operator`."""
+    assert not {path.stem for _, path in modules("plugins")} & sys.stdlib_module_names
+
+
 def test_the_process_runner_needs_the_standard_library_alone() -> None:
     found = imports("nightjar.process_runner", REPO / "plugins" / "nightjar" / "process_runner.py")
     assert {name.split(".")[0] for name in found} <= sys.stdlib_module_names

@@ -103,7 +103,7 @@ class TaskOperator(BaseOperator):
     def _request(self, task: Task, context: Context) -> Request:
         """What the task is started with, checked against the contract."""
         inputs = {
-            key: [*value] if isinstance(value, Sequence) and not isinstance(value, str) else value
+            key: value[:] if isinstance(value, Sequence) else value  # a slice is one request; iterating is one an item
             for key, value in self.inputs.items()
         }
         params = context["params"]

@@ -26,8 +26,8 @@ def quantile_cuts(time: Longs, first: float, second: float) -> tuple[int, int]:
 
 def ranker_cuts(c1: int, c2: int, windows: int) -> tuple[int, ...]:
     """Start instants (UTC ms, ascending) of equal label windows that end at c2, none before c1, none over a week."""
-    step = min(LONGEST_WINDOW, (c2 - c1) // windows)
-    return tuple(int(c2 - step * back) for back in range(windows, 0, -1))
+    covered = min(LONGEST_WINDOW * windows, c2 - c1)
+    return tuple(c2 - covered * back // windows for back in range(windows, 0, -1))
 
 
 def dense_ids(ids: Longs) -> tuple[np.ndarray[tuple[int], np.dtype[np.int32]], Longs]:

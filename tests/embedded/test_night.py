@@ -19,7 +19,7 @@ pytestmark = pytest.mark.embedded
 
 def processes(home: Path, words: str) -> list[int]:
     """Processes whose command line holds the words and a path below this home."""
-    listed = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(["ps", "-ww", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
     return [int(line.split()[0]) for line in listed.splitlines() if words in line and str(home) in line]
 
 
