@@ -1,17 +1,25 @@
 """The adapter to the shop's files: events, item properties and category tree in the Retailrocket format.
 
-Rows are read as text and converted strictly.  The fast path counts what is wrong; only if something is, the files are
-read again with line numbers, to name the file, the line, the field and the value.
+Rows are read as text and converted strictly.  The fast path counts what is wrong; only if something is, the file is
+read again row by row, to name the file, the line, the field and the value.
 """
 
+import csv
+import io
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from tasks.failures import BadData
+from tasks.recsys.interactions import DAY, EVENTS
 
 EVENT_COLUMNS = ("timestamp", "visitorid", "event", "itemid", "transactionid")
 PROPERTY_COLUMNS = ("timestamp", "itemid", "property", "value")
@@ -20,8 +28,11 @@ SUFFIXES = (".csv", ".csv.gz", ".csv.zst", ".parquet")
 EXAMPLES = 5
 """Bad rows that a message names."""
 
-EARLIEST, LATEST = 946_684_800_000, 4_102_444_800_000
-"""2000-01-01 and 2100-01-01, UTC ms: an instant outside is no event of a shop."""
+EARLIEST, LATEST = 946_684_800_000, int(time.time() * 1000) + DAY
+"""2000-01-01 and tomorrow, UTC ms: an instant outside is no event of a shop."""
+DIGITS = re.compile("0|[1-9][0-9]{0,18}")
+SURROGATES = re.compile("[\ud800-\udfff]")
+"""What bytes that are no UTF-8 are read as."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +90,8 @@ def find(data: str) -> Clickstream:
     return Clickstream(folder, events, named("item_properties"), named("category_tree"))
 
 
-def scan(path: Path, columns: Sequence[str], numbered: bool = False) -> str:
-    """SQL that reads a file's columns as text, with line numbers if asked."""
+def scan(path: Path, columns: Sequence[str]) -> str:
+    """SQL that reads a file's columns as text.  Lines that are no rows are left out; `lines_left_out` counts them."""
     file = str(path).replace("'", "''")
     if path.name.endswith(".parquet"):
         source = f"read_parquet('{file}')"
@@ -88,23 +99,30 @@ def scan(path: Path, columns: Sequence[str], numbered: bool = False) -> str:
         types = ", ".join(f"'{name}': 'VARCHAR'" for name in columns)
         source = (
             f"read_csv('{file}', auto_detect=false, header=true, delim=',', quote='\"', escape='\"', "
-            f"columns={{{types}}})"
+            f"columns={{{types}}}, ignore_errors=true, store_rejects=true)"
         )
-    line = "row_number() OVER () + 1 AS line, " if numbered else ""
-    return f"SELECT {line}{', '.join(f'{name}::VARCHAR AS {name}' for name in columns)} FROM {source}"
+    return f"SELECT {', '.join(f'{name}::VARCHAR AS {name}' for name in columns)} FROM {source}"
 
 
-def check_header(db: duckdb.DuckDBPyConnection, path: Path, columns: Sequence[str]) -> None:
+def lines_left_out(db: duckdb.DuckDBPyConnection) -> int:
+    """Lines that the last scan left out: too few or too many fields, no UTF-8, a quote that is never closed."""
+    try:
+        found = db.execute("SELECT count(DISTINCT line_byte_position) FROM reject_errors").fetchone()
+    except duckdb.CatalogException:
+        return 0
+    db.execute("DROP TABLE reject_errors; DROP TABLE reject_scans")
+    return int(found[0]) if found else 0
+
+
+def check_header(path: Path, columns: Sequence[str]) -> None:
     """Fails unless the file has exactly these columns, in this order."""
-    file = str(path).replace("'", "''")
     if path.name.endswith(".parquet"):
-        query = f"SELECT name FROM parquet_schema('{file}') WHERE num_children IS NULL"
-        found = [row[0] for row in run(db, path, query)]
+        try:
+            found = pq.read_schema(path).names
+        except pa.ArrowException as error:
+            raise BadData(f"{_sized(path)} is no Parquet file ({error}); expected a whole one: export it again") from None
     else:
-        # No byte of a text file is NUL: the whole first line is one field.
-        source = f"read_csv('{file}', auto_detect=false, header=false, delim='\\0', columns={{'line': 'VARCHAR'}})"
-        lines = run(db, path, f"SELECT line FROM {source} LIMIT 1")
-        found = lines[0][0].lstrip("\ufeff").split(",") if lines else []
+        found = [_shown(name) for _, row in islice(_rows(path), 1) for name in row]
     if found != list(columns):
         missing, extra = [c for c in columns if c not in found], [c for c in found if c not in columns]
         raise BadData(
@@ -121,19 +139,76 @@ def run(db: duckdb.DuckDBPyConnection, path: Path, query: str) -> list[tuple]:  
         raise BadData(_translate(path, str(error))) from None
 
 
+def problems(path: Path, columns: Sequence[str]) -> list[Problem]:
+    """The first rows of a file that are not in the format, with their lines (of Parquet: their rows)."""
+    rows = _parquet_rows(path) if path.name.endswith(".parquet") else islice(_rows(path), 1, None)
+    found = (_problem(path, line, row, columns) for line, row in rows)
+    return list(islice((problem for problem in found if problem), EXAMPLES))
+
+
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Line number and fields of every row of a CSV file, its header too."""
+    try:
+        with (
+            pa.input_stream(str(path), compression="detect") as raw,
+            io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="") as text,
+        ):
+            reader = csv.reader(text)
+            yield from ((reader.line_num, row) for row in reader if row)
+    except OSError:
+        raise BadData(_translate(path, "not compressed as GZIP or ZSTD")) from None
+    except csv.Error as error:
+        raise BadData(f"{path}:{reader.line_num}: {error}; expected comma-separated rows") from None
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    with pq.ParquetFile(path) as file:
+        rows = (row for batch in file.iter_batches() for row in zip(*batch.to_pydict().values(), strict=True))
+        for number, row in enumerate(rows, 1):
+            yield number, ["" if value is None else str(value) for value in row]
+
+
+def _problem(path: Path, line: int, row: list[str], columns: Sequence[str]) -> Problem | None:
+    """Names the first bad field of a row; None for a good row."""
+    if len(row) != len(columns):
+        return Problem(path.name, line, "row", _shown(",".join(row)), f"{len(columns)} fields, it has {len(row)}")
+    for field, value in zip(columns, row, strict=True):
+        if expected := _expectation(field, value):
+            return Problem(path.name, line, field, _shown(value), expected)
+    return None
+
+
+def _expectation(field: str, value: str) -> str:
+    """What a field should be, if it is something else; empty if it is right."""
+    if SURROGATES.search(value):
+        return "text in UTF-8"
+    if field == "event":
+        return "" if value in EVENTS else f"one of {', '.join(EVENTS)}"
+    if field == "timestamp":
+        return "" if DIGITS.fullmatch(value) and EARLIEST <= int(value) < LATEST else guess(value)
+    if field in ("visitorid", "itemid", "categoryid") or (field == "parentid" and value):
+        right = DIGITS.fullmatch(value) and int(value) < 1 << 63
+        return "" if right else "a whole number, 0 or more, as plain digits"
+    return ""
+
+
+def _shown(value: str) -> str:
+    """A text as a message may carry it: not too long, foreign bytes as escapes."""
+    text = value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return text if len(text) <= 100 else text[:99] + "…"
+
+
+def _sized(path: Path) -> str:
+    return f"{path} ({path.stat().st_size:,} bytes)"
+
+
 def _translate(path: Path, message: str) -> str:
-    size = f"{path} ({path.stat().st_size:,} bytes)"
-    if "GZIP" in message or "gzip" in message.lower() or "ZSTD" in message.upper():
-        return f"{size} is truncated or not compressed as its name says; expected a whole archive: export it again"
-    line = re.search(r"CSV Error on Line: (\d+)", message)
-    columns = re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", message)
-    if line and columns:
+    if "GZIP" in message.upper() or "ZSTD" in message.upper():
         return (
-            f"{path}:{line[1]}: the row has {columns[2]} fields, expected {columns[1]}; "
-            "correct or remove the row, or export the file again"
+            f"{_sized(path)} is truncated or not compressed as its name says; "
+            "expected a whole archive: export it again"
         )
-    where = f"{path}:{line[1]}" if line else size
-    return f"{where}: cannot be read as CSV ({message.splitlines()[0]}); expected comma-separated rows in UTF-8"
+    return f"{_sized(path)}: cannot be read ({message.splitlines()[0]}); expected comma-separated rows in UTF-8"
 
 
 def whole(field: str) -> str:
@@ -142,9 +217,14 @@ def whole(field: str) -> str:
 
 
 def guess(value: str) -> str:
-    """What a bad timestamp looks like, for the message."""
+    """What a timestamp should be, and what a bad one looks like."""
     if re.fullmatch(r"\d(\.\d+)?E\+?\d+", value, re.IGNORECASE):
         return "milliseconds as plain digits (looks like a number that went through a spreadsheet)"
     if re.fullmatch(r"\d{9,10}(\.\d+)?", value):
         return "milliseconds (looks like seconds: multiply by 1000)"
-    return "UTC milliseconds between 2000 and 2100, 13 digits"
+    if re.fullmatch(r"\d{16}", value):
+        return "milliseconds (looks like microseconds: divide by 1000)"
+    if re.fullmatch(r"[1-9]\d{12}", value):
+        year = datetime.fromtimestamp(int(value) / 1000, UTC).year
+        return f"an instant of the past (this one is of the year {year}, still to come: is a clock wrong?)"
+    return "UTC milliseconds since 1970 in plain digits, from the year 2000 on"

@@ -166,11 +166,11 @@ class PrepareDataConfig(Config):
 class TrainTwoTowerConfig(Config):
     dim: int = Field(64, ge=8, le=512, description="dimensions of a vector")
     window: int = Field(24, ge=2, le=200, description="newest interactions of a user that the query tower reads")
-    max_epochs: int = Field(8, ge=1, le=100, description="passes over the windows at most")
+    max_epochs: int = Field(5, ge=1, le=100, description="passes over the windows at most")
     patience: int = Field(2, ge=1, le=20, description="epochs without a better validation recall before it stops")
     batch_size: int = Field(1_024, ge=16, le=65_536, description="targets (next items) in a batch, on average")
     negatives: int = Field(2048, ge=64, le=65_536, description="shared negatives a batch")
-    learning_rate: float = Field(0.03, gt=0, le=1, description="peak of the one-cycle schedule")
+    learning_rate: float = Field(0.05, gt=0, le=1, description="peak of the one-cycle schedule")
     seed: Seed = 7
 
 

@@ -59,7 +59,8 @@ def _serve(
     log.info("shard %d: %d users, %d distinct histories", config.shard, len(user), len(mine))
     blocks = _told(sources.blended(asked, config.candidates), unwanted, len(mine))
     pairs = candidate_files.write_blocks(out / "serve.parquet", mine, blocks)
-    popular = sources.popular[~unwanted[sources.popular]]
+    popular = sources.popular[sources.popular >= 0]
+    popular = popular[~unwanted[popular]]
     storage.write_table(out / "default.parquet", {"item": popular})
     return len(user), len(mine), pairs
 

@@ -11,7 +11,7 @@ from tasks.recsys.interactions import Ints
 Floats = npt.NDArray[np.float32]
 Shorts = npt.NDArray[np.int16]
 
-SMOOTHING = 20.0
+SMOOTHING = 60.0
 """Ranks below this count nearly alike in the blend."""
 
 
@@ -26,10 +26,10 @@ class Source:
     """its weight in the blend; chosen on validation windows"""
 
 
-OWN_HISTORY = Source("own_history", 50, 2.0)
+OWN_HISTORY = Source("own_history", 50, 8.0)
 COVISITATION = Source("covisitation", 200, 1.0)
 TWO_TOWER = Source("two_tower", 300, 1.0)
-POPULAR = Source("popular", 100, 0.1)
+POPULAR = Source("popular", 300, 0.6)
 SOURCES = (OWN_HISTORY, COVISITATION, TWO_TOWER, POPULAR)
 
 

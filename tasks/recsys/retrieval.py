@@ -65,8 +65,7 @@ class Retriever:
         weights = cooccurrence.recency(histories)
         near, near_score = cooccurrence.recommend(histories, weights, self.neighbours, COVISITATION.depth)
         towers, tower_score = self.tower.recommend(histories, TWO_TOWER.depth)
-        popular = np.tile(self.popular[:k], (len(histories), 1))
-        popular[histories.length > 0, POPULAR.depth :] = -1  # whoever has no history gets a full list of them
+        popular = np.tile(self.popular[: POPULAR.depth], (len(histories), 1))
         unscored = np.zeros(own.shape, dtype=np.float32), np.zeros(popular.shape, dtype=np.float32)
         return blend((own, near, towers, popular), (unscored[0], near_score, tower_score, unscored[1]), k)
 
