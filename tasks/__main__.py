@@ -29,6 +29,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 log = logging.getLogger("tasks")
 
 HEARTBEAT_SECONDS = 30.0
+GRACE_SECONDS = 5.0
+"""Time to end in good order after SIGTERM."""
 LIFELINE = "NIGHTJAR_LIFELINE"
 """Environment variable: a pipe's file descriptor; it closes when whoever started this task dies."""
 
@@ -59,6 +61,9 @@ def main(argv: list[str]) -> int:
         failure = _classify(error)
         log.error("%s", str(failure).replace("\n", " "))
         return failure.exit_code
+    except SystemExit:
+        log.error("ended by SIGTERM: a person, a time-out or the end of whoever started it; nothing is half written")
+        raise
 
 
 def run_task(task: Task, request: Request, answer: Path) -> None:
@@ -102,6 +107,10 @@ def _arguments(argv: list[str]) -> tuple[Task, Request, Path]:
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "missing":
+        return f"{field} is missing; add this field and start the run again"
+    if problem["type"] == "json_invalid":
+        return f"it is no JSON document ({problem['msg']}); write it again"
     return f"{field} = {problem['input']!r}: {problem['msg']}; correct this field and start the run again"
 
 
@@ -136,12 +145,15 @@ def _beat(handler: LastLine) -> None:
 
 
 def _watch(lifeline: int) -> None:
-    """Ends the task when whoever started it is gone: a retry must not run beside an orphan."""
+    """Ends the task and its children when whoever started it is gone: a retry must not run beside an orphan.
+
+    Whoever gives a lifeline starts the task in a process group of its own.
+    """
     with os.fdopen(lifeline, "rb") as pipe:
         pipe.read()
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(5.0)
-    os._exit(TERMINATED)
+    os.killpg(os.getpgrp(), signal.SIGTERM)
+    time.sleep(GRACE_SECONDS)
+    os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

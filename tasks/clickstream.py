@@ -5,9 +5,11 @@ read again row by row, to name the file, the line, the field and the value.
 """
 
 import csv
+import gzip
 import io
 import re
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +29,12 @@ TREE_COLUMNS = ("categoryid", "parentid")
 SUFFIXES = (".csv", ".csv.gz", ".csv.zst", ".parquet")
 EXAMPLES = 5
 """Bad rows that a message names."""
+
+ROWS_LOST = {
+    "UNQUOTED VALUE": "a quote is opened or closed in the wrong place",
+    "LINE SIZE OVER MAXIMUM": "a line of more than 2 MB, expected a row",
+}
+"""Errors of DuckDB after which it goes on somewhere else in the file, and what they mean."""
 
 EARLIEST, LATEST = 946_684_800_000, int(time.time() * 1000) + DAY
 """2000-01-01 and tomorrow, UTC ms: an instant outside is no event of a shop."""
@@ -66,7 +74,7 @@ class Problem:
     expected: str
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.field} = {self.value!r}, expected {self.expected}"
+        return f"{self.file}:{self.line}: {self.field} = '{self.value}', expected {self.expected}"
 
 
 def find(data: str) -> Clickstream:
@@ -104,23 +112,35 @@ def scan(path: Path, columns: Sequence[str]) -> str:
     return f"SELECT {', '.join(f'{name}::VARCHAR AS {name}' for name in columns)} FROM {source}"
 
 
-def lines_left_out(db: duckdb.DuckDBPyConnection) -> int:
-    """Lines that the last scan left out: too few or too many fields, no UTF-8, a quote that is never closed."""
+def lines_left_out(db: duckdb.DuckDBPyConnection, path: Path) -> int:
+    """Lines that the last scan left out: too few or too many fields, or no UTF-8.
+
+    Fails on a quote that is never closed and on an endless line: nobody knows how many rows went with it.
+    """
     try:
-        found = db.execute("SELECT count(DISTINCT line_byte_position) FROM reject_errors").fetchone()
-    except duckdb.CatalogException:
+        found = db.execute(
+            "SELECT line_byte_position, min(line), min(error_type::VARCHAR) FROM reject_errors GROUP BY ALL ORDER BY 1"
+        ).fetchall()
+    except duckdb.CatalogException:  # a Parquet file has no lines
         return 0
     db.execute("DROP TABLE reject_errors; DROP TABLE reject_scans")
-    return int(found[0]) if found else 0
+    for _, line, kind in found:
+        if kind in ROWS_LOST:
+            raise BadData(f"{path}:{line}: {ROWS_LOST[kind]}; correct the row, or export the file again")
+    return len(found)
 
 
-def check_header(path: Path, columns: Sequence[str]) -> None:
-    """Fails unless the file has exactly these columns, in this order."""
+def check(path: Path, columns: Sequence[str]) -> None:
+    """Fails unless a compressed file is whole and the file has exactly these columns, in this order."""
+    if path.name.endswith(".gz"):
+        _check_gzip(path)
     if path.name.endswith(".parquet"):
         try:
             found = pq.read_schema(path).names
         except pa.ArrowException as error:
-            raise BadData(f"{_sized(path)} is no Parquet file ({error}); expected a whole one: export it again") from None
+            raise BadData(
+                f"{_sized(path)} is no Parquet file ({error}); expected a whole one: export it again"
+            ) from None
     else:
         found = [_shown(name) for _, row in islice(_rows(path), 1) for name in row]
     if found != list(columns):
@@ -129,6 +149,18 @@ def check_header(path: Path, columns: Sequence[str]) -> None:
             f"{path}: its columns are {','.join(found)}; missing: {','.join(missing) or 'none'}, "
             f"unexpected: {','.join(extra) or 'none'}; expected exactly {','.join(columns)}"
         )
+
+
+def _check_gzip(path: Path) -> None:
+    """Fails unless the archive is whole and its checksum is right, which DuckDB does not look at."""
+    try:
+        with gzip.open(path) as file:
+            while file.read(1 << 20):
+                pass
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise BadData(
+            f"{_sized(path)} is truncated, damaged or no gzip archive ({error}); expected a whole one: export it again"
+        ) from None
 
 
 def run(db: duckdb.DuckDBPyConnection, path: Path, query: str) -> list[tuple]:  # type: ignore[type-arg]
@@ -154,9 +186,13 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="") as text,
         ):
             reader = csv.reader(text)
-            yield from ((reader.line_num, row) for row in reader if row)
-    except OSError:
-        raise BadData(_translate(path, "not compressed as GZIP or ZSTD")) from None
+            starts = 1
+            for row in reader:
+                if row:
+                    yield starts, row
+                starts = reader.line_num + 1
+    except OSError as error:
+        raise BadData(_translate(path, str(error))) from None
     except csv.Error as error:
         raise BadData(f"{path}:{reader.line_num}: {error}; expected comma-separated rows") from None
 
@@ -193,8 +229,9 @@ def _expectation(field: str, value: str) -> str:
 
 
 def _shown(value: str) -> str:
-    """A text as a message may carry it: not too long, foreign bytes as escapes."""
+    """A text as a message may carry it: not too long, in one line, foreign bytes as escapes."""
     text = value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    text = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
     return text if len(text) <= 100 else text[:99] + "…"
 
 
@@ -203,11 +240,8 @@ def _sized(path: Path) -> str:
 
 
 def _translate(path: Path, message: str) -> str:
-    if "GZIP" in message.upper() or "ZSTD" in message.upper():
-        return (
-            f"{_sized(path)} is truncated or not compressed as its name says; "
-            "expected a whole archive: export it again"
-        )
+    if path.name.endswith(".zst"):
+        return f"{_sized(path)} is truncated, damaged or no zstd archive; expected a whole one: export it again"
     return f"{_sized(path)}: cannot be read ({message.splitlines()[0]}); expected comma-separated rows in UTF-8"
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from tasks import clickstream, storage
-from tasks.clickstream import EARLIEST, LATEST, Clickstream, Problem, guess, whole
+from tasks.clickstream import EARLIEST, LATEST, Clickstream, Problem, whole
 from tasks.contracts import Dataset, PrepareDataConfig, RunContext
 from tasks.failures import BadConfig, BadData
 from tasks.recsys import splits
@@ -30,26 +31,29 @@ def prepare_data(config: PrepareDataConfig, run: TaskRun) -> Dataset:
     run.input("clickstream", input_digest, str(source.folder))
     out = run.work / "dataset"
     with duckdb.connect(config={"temp_directory": str(run.work), "preserve_insertion_order": False}) as db:
-        problems, rejected = _read_events(db, source)
-        _read_properties(db, source)
-        _refuse(problems, rejected, _count(db, "events") + rejected, config.max_rejected_share)
+        events = _read_events(db, source)
+        properties = _read_properties(db, source)
+        for bad, name in ((events, "event"), (properties, "property")):
+            _refuse(bad, name, config.max_rejected_share)
         as_of = _as_of(db, config, run.context)
         _check_age(db, source, as_of, config.max_data_age_days)
         duplicates = _distinct_before(db, as_of)
         rows, users, items, time = _encode(db, as_of)
         try:
             c1, c2 = splits.quantile_cuts(time, config.first_quantile, config.second_quantile)
+            ranker_cuts = splits.ranker_cuts(c1, c2, config.ranker_windows)
         except ValueError as error:
             raise BadData(f"events of {source.folder} before {_iso(as_of)}: {error}") from None
-        ranker_cuts = splits.ranker_cuts(c1, c2, config.ranker_windows)
-        _write(out, rows, users, items, (c1, c2), problems)
+        _write(out, rows, users, items, (c1, c2))
         db.register("known", pl.DataFrame({"itemid": items, "item": np.arange(len(items), dtype=np.int32)}).to_arrow())
         for cut in (c1, *ranker_cuts, c2, as_of):
             _write_properties(db, out, cut, int(rows.before(cut).items))
         _write_tree(db, source, out)
     counts = {"events": len(rows), "users": len(users), "items": len(items)}
-    counts |= {"duplicates": duplicates, "rejected": rejected}
+    counts |= {"duplicates": duplicates, "rejected": events.rejected + properties.rejected}
     run.metrics(counts)
+    if counts["rejected"]:
+        run.attach(_write_rejected(run.work / "rejected", [*events.problems, *properties.problems]))
     log.info("dataset as of %s: %s; cuts %s and %s", _iso(as_of), counts, _iso(c1), _iso(c2))
     return Dataset(
         **run.store(out, as_of),
@@ -63,8 +67,27 @@ def prepare_data(config: PrepareDataConfig, run: TaskRun) -> Dataset:
     )
 
 
-def _read_events(db: duckdb.DuckDBPyConnection, source: Clickstream) -> tuple[list[Problem], int]:
-    """Loads the events into the table `events`; returns examples of bad rows and their number."""
+@dataclass
+class Bad:
+    """What reading one kind of file found."""
+
+    rows: int = 0
+    """read, bad ones included"""
+    rejected: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    """the first bad rows of every file"""
+
+    def add(self, path: Path, columns: Sequence[str], rows: int, rejected: int) -> None:
+        """Counts a file, and looks for its bad rows if there are any."""
+        self.rows += rows
+        self.rejected += rejected
+        if rejected:
+            unnamed = Problem(path.name, 0, "row", "", "a row that can be read")
+            self.problems += clickstream.problems(path, columns) or [unnamed]
+
+
+def _read_events(db: duckdb.DuckDBPyConnection, source: Clickstream) -> Bad:
+    """Loads the good rows of the events into the table `events`."""
     db.execute("CREATE TABLE events (ts BIGINT, visitor BIGINT, event TINYINT, item BIGINT, transaction VARCHAR)")
     names = ", ".join(f"'{name}'" for name in EVENTS)
     fields = (
@@ -73,61 +96,36 @@ def _read_events(db: duckdb.DuckDBPyConnection, source: Clickstream) -> tuple[li
         "coalesce(transactionid, '') AS transaction"
     )
     valid = f"ts >= {EARLIEST} AND ts < {LATEST} AND visitor >= 0 AND item >= 0 AND event IS NOT NULL"
-    problems: list[Problem] = []
-    rejected = 0
+    bad = Bad()
     for path in source.events:
-        clickstream.check_header(db, path, clickstream.EVENT_COLUMNS)
+        clickstream.check(path, clickstream.EVENT_COLUMNS)
         scan = clickstream.scan(path, clickstream.EVENT_COLUMNS)
         before = _count(db, "events")
         clickstream.run(db, path, f"INSERT INTO events SELECT {fields} FROM ({scan})")
-        read = _count(db, "events") - before
+        left_out = clickstream.lines_left_out(db, path)
+        read = _count(db, "events") - before + left_out
         log.info("read %s: %d rows", path.name, read)
         if not read:
             raise BadData(f"{path} has a header and no rows: expected events; was its export cut short?")
-        bad = _count(db, f"events WHERE ({valid}) IS NOT TRUE")
-        if bad:
+        invalid = _count(db, f"events WHERE ({valid}) IS NOT TRUE")
+        if invalid:
             db.execute(f"DELETE FROM events WHERE ({valid}) IS NOT TRUE")
-            problems += _examples(db, path, fields, valid)
-            rejected += bad
-    return problems, rejected
+        bad.add(path, clickstream.EVENT_COLUMNS, read, invalid + left_out)
+    return bad
 
 
-def _examples(db: duckdb.DuckDBPyConnection, path: Path, fields: str, valid: str) -> list[Problem]:
-    """The first bad rows of an events file, with their lines, fields and values."""
-    db.execute("SET preserve_insertion_order = true")
-    scan = clickstream.scan(path, clickstream.EVENT_COLUMNS, numbered=True)
-    names = ", ".join(f"raw.{name}" for name in clickstream.EVENT_COLUMNS[:4])
-    query = (
-        f"SELECT line, {names} FROM (SELECT raw, line, {fields} FROM (SELECT raw, raw.* FROM ({scan}) raw)) "
-        f"WHERE ({valid}) IS NOT TRUE ORDER BY line LIMIT {clickstream.EXAMPLES}"
-    )
-    rows = clickstream.run(db, path, query)
-    db.execute("SET preserve_insertion_order = false")
-    return [_problem(path, *row) for row in rows]
-
-
-def _problem(path: Path, line: int, timestamp: str, visitor: str, event: str, item: str) -> Problem:
-    """Names the first bad field of a row."""
-    if event not in EVENTS:
-        return Problem(path.name, line, "event", event or "", f"one of {', '.join(EVENTS)}")
-    for field, value in (("visitorid", visitor), ("itemid", item)):
-        if not (value or "").isdecimal():
-            return Problem(path.name, line, field, value or "", "a whole number")
-    return Problem(path.name, line, "timestamp", timestamp or "", guess(timestamp or ""))
-
-
-def _refuse(problems: Sequence[Problem], rejected: int, rows: int, allowed: float) -> None:
+def _refuse(bad: Bad, kind: str, allowed: float) -> None:
     """Fails when more rows are bad than the configuration allows."""
-    if rejected > allowed * rows:
+    if bad.rejected > allowed * bad.rows:
         raise BadData(
-            f"{problems[0]} ({rejected:,} of {rows:,} event rows are bad, {rejected / rows:.2%}, "
-            f"allowed {allowed:.2%}; correct them, or raise max_rejected_share)"
+            f"{bad.problems[0]} ({bad.rejected:,} of {bad.rows:,} {kind} rows are bad, "
+            f"{bad.rejected / bad.rows:.2%}, allowed {allowed:.2%}; correct them, or raise max_rejected_share)"
         )
-    for problem in problems:
+    for problem in bad.problems:
         log.warning("rejected %s", problem)
 
 
-def _read_properties(db: duckdb.DuckDBPyConnection, source: Clickstream) -> None:
+def _read_properties(db: duckdb.DuckDBPyConnection, source: Clickstream) -> Bad:
     """Loads the used properties into the table `properties`; an absent file leaves it empty, and is said."""
     db.execute("CREATE TABLE properties (ts BIGINT, itemid BIGINT, property VARCHAR, value VARCHAR)")
     if not source.properties:
@@ -135,19 +133,23 @@ def _read_properties(db: duckdb.DuckDBPyConnection, source: Clickstream) -> None
             "no item_properties*.csv in %s: features of category, price and availability are left out", source.folder
         )
     wanted = ", ".join(f"'{name}'" for name in PROPERTIES)
+    invalid = f"(ts >= {EARLIEST} AND ts < {LATEST} AND itemid >= 0) IS NOT TRUE"
+    bad = Bad()
     for path in source.properties:
-        clickstream.check_header(db, path, clickstream.PROPERTY_COLUMNS)
+        clickstream.check(path, clickstream.PROPERTY_COLUMNS)
         scan = clickstream.scan(path, clickstream.PROPERTY_COLUMNS)
-        fields = f"{whole('timestamp')} AS ts, {whole('itemid')} AS itemid, property, value, timestamp AS text"
-        bad = f"(ts >= {EARLIEST} AND ts < {LATEST} AND itemid >= 0) IS NOT TRUE"
-        db.execute("DROP TABLE IF EXISTS chunk")
-        kept = f"SELECT * FROM (SELECT {fields} FROM ({scan})) WHERE property IN ({wanted}) OR {bad}"
-        clickstream.run(db, path, f"CREATE TABLE chunk AS {kept}")
-        found = db.execute(f"SELECT text, itemid FROM chunk WHERE {bad} ORDER BY text LIMIT 1").fetchone()
-        if found:
-            raise BadData(f"{path}: timestamp = {found[0]!r}, itemid = {found[1]!r}: expected {guess(found[0] or '')}")
-        db.execute("INSERT INTO properties SELECT ts, itemid, property, value FROM chunk")
+        fields = f"{whole('timestamp')} AS ts, {whole('itemid')} AS itemid, property, value"
+        kept = f"SELECT * FROM (SELECT {fields} FROM ({scan})) WHERE property IN ({wanted}) OR {invalid}"
+        clickstream.run(db, path, f"CREATE OR REPLACE TABLE chunk AS {kept}")
+        rejected = clickstream.lines_left_out(db, path) + _count(db, f"chunk WHERE {invalid}")
+        db.execute(f"INSERT INTO properties SELECT * FROM chunk WHERE NOT ({invalid})")
+        rows = 0
+        if rejected:  # how many there are matters only then
+            ((good,),) = clickstream.run(db, path, f"SELECT count(*) FROM ({scan})")
+            rows = good + clickstream.lines_left_out(db, path)
+        bad.add(path, clickstream.PROPERTY_COLUMNS, rows, rejected)
         log.info("read %s", path.name)
+    return bad
 
 
 def _as_of(db: duckdb.DuckDBPyConnection, config: PrepareDataConfig, context: RunContext) -> int:
@@ -203,19 +205,19 @@ def _encode(db: duckdb.DuckDBPyConnection, as_of: int) -> tuple[Interactions, Lo
     return storage.sort_interactions(user, item, np.asarray(columns["event"]), time), users, items, time
 
 
-def _write(
-    out: Path, rows: Interactions, users: Longs, items: Longs, cuts: tuple[int, int], bad: list[Problem]
-) -> None:
-    """Writes the three parts, the encoders and examples of what was rejected."""
+def _write(out: Path, rows: Interactions, users: Longs, items: Longs, cuts: tuple[int, int]) -> None:
+    """Writes the three parts and the encoders."""
     bounds = (None, *cuts, None)
     for part, start, end in zip(storage.PARTS, bounds[:-1], bounds[1:], strict=True):
         storage.write_interactions(out / f"{part}.parquet", rows.between(start, end))
     storage.write_table(out / "users.parquet", {"visitorid": users})
     storage.write_table(out / "items.parquet", {"itemid": items})
-    names = ("file", "line", "field", "value", "expected")
-    schema = {name: pl.Int64 if name == "line" else pl.String for name in names}
-    rejected = pl.DataFrame([[getattr(p, name) for name in names] for p in bad], schema=schema, orient="row")
-    storage.write_table(out / "rejected.parquet", rejected)
+
+
+def _write_rejected(out: Path, problems: Sequence[Problem]) -> Path:
+    """Writes examples of what was rejected; not into the Dataset, whose digest knows no files and lines."""
+    storage.write_table(out / "rejected.parquet", pl.DataFrame([asdict(problem) for problem in problems]))
+    return out
 
 
 def _write_properties(db: duckdb.DuckDBPyConnection, out: Path, cut: int, items: int) -> None:
@@ -233,12 +235,13 @@ def _write_tree(db: duckdb.DuckDBPyConnection, source: Clickstream, out: Path) -
     """Writes the category tree: a root's parent is -1."""
     tree = pl.DataFrame(schema={"category": pl.Int32, "parent": pl.Int32})
     for path in source.tree:
-        clickstream.check_header(db, path, clickstream.TREE_COLUMNS)
+        clickstream.check(path, clickstream.TREE_COLUMNS)
         scan = clickstream.scan(path, clickstream.TREE_COLUMNS)
         query = f"SELECT {whole('categoryid')} AS category, coalesce({whole('parentid')}, -1) AS parent FROM ({scan})"
         found = clickstream.run(db, path, query)
-        if any(category is None for category, _ in found):
-            raise BadData(f"{path}: a categoryid is not a whole number; correct the row")
+        if clickstream.lines_left_out(db, path) or any(category is None for category, _ in found):
+            (problem, *_) = clickstream.problems(path, clickstream.TREE_COLUMNS)
+            raise BadData(f"{problem}; correct the row")
         tree = pl.concat([tree, pl.DataFrame(found, schema=tree.schema, orient="row")])
     storage.write_table(out / "category_tree.parquet", tree.unique().sort("category", "parent"))
 

@@ -129,7 +129,8 @@ class Store:
             chosen = name or (current.name if current else None)
             if chosen not in names:
                 known = ", ".join(names) or "none yet: run `make run` first"
-                raise BadConfig(f"no generation {chosen or ''} in {self.path}; there are: {known}")
+                what = f"no generation {chosen}" if chosen else "no generation is in force"
+                raise BadConfig(f"{what} in {self.path}; there are: {known}")
             query = (
                 "SELECT visitorid, items, scores FROM visitor JOIN list USING (generation, list) WHERE generation = ?"
             )

@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from tasks import publication, storage
-from tasks.failures import BadUsage, TaskFailure
+from tasks.failures import BadUsage, CannotWrite, TaskFailure
 
 
 def main(argv: list[str]) -> int:
@@ -16,9 +16,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("out", type=Path, help="the Parquet file to write")
     parser.add_argument("--generation", help="which generation; default: the one in force")
     arguments = parser.parse_args(argv)
+    partial = arguments.out.with_name(f".{arguments.out.name}.partial")
     try:
         rows = _read(arguments.generation)
-        partial = arguments.out.with_name(f".{arguments.out.name}.partial")
         storage.write_table(partial, rows)
         partial.rename(arguments.out)
     except TaskFailure as failure:
@@ -26,7 +26,9 @@ def main(argv: list[str]) -> int:
         return failure.exit_code
     except OSError as error:
         print(f"cannot write {arguments.out}: {error.strerror}", file=sys.stderr)
-        return 74
+        return CannotWrite.exit_code
+    finally:
+        partial.unlink(missing_ok=True)
     print(f"{arguments.out}: {rows.height} rows, {rows['visitorid'].n_unique()} visitors")
     return 0
 

@@ -80,12 +80,25 @@ def lines(facts: Mapping[str, Any]) -> Iterator[str]:
 def _records(work: Path) -> Iterator[Record]:
     """The record of the last try of each task and shard, in the order of the table of tasks."""
     last: dict[tuple[int, int], tuple[int, Record]] = {}
-    for path in work.glob("*/try-*/record.json"):
-        record = json.loads(path.read_text())
+    for folder in work.glob("*/try-*"):
+        record = _record(folder)
         key = list(TASKS).index(record["task"]), record["map_index"]
         last[key] = max(last.get(key, (0, record)), (record["try"], record), key=lambda pair: pair[0])
     for _, (_, record) in sorted(last.items(), key=lambda item: item[0]):
         yield record
+
+
+def _record(folder: Path) -> Record:
+    """The record of a try, or what is known of one that had no time to leave any: TASK[.INDEX]/try-N."""
+    path = folder / "record.json"
+    if path.is_file():
+        record: Record = json.loads(path.read_text())
+        return record
+    task, _, index = folder.parent.name.partition(".")
+    lost = {"seconds": 0.0, "cpu_seconds": 0.0, "peak_memory_bytes": 0, "exit_code": None, "answer": None}
+    why = "ended without a record: it was killed together with what ran it"
+    number = int(folder.name.removeprefix("try-"))
+    return {"task": task, "map_index": int(index or -1), "try": number, "state": "killed", "last_line": why, **lost}
 
 
 def _task(record: Record) -> dict[str, Any]:

@@ -6,6 +6,7 @@ and try, named after the task.  An artifact is a folder of a child run; its URI 
 
 import logging
 import os
+import re
 import resource
 import shutil
 import sys
@@ -26,7 +27,7 @@ from mlflow.exceptions import MlflowException
 
 from tasks import storage
 from tasks.contracts import Artifact, RunContext
-from tasks.failures import BadConfig, Skipped, Unavailable
+from tasks.failures import BadConfig, BadData, Skipped, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -65,19 +66,25 @@ class TaskRun:
     def fetch(self, artifact: Artifact) -> Path:
         """The local folder of an artifact, after its digest was checked."""
         if artifact.uri not in self._fetched:
-            folder = Path(download_artifacts(artifact_uri=artifact.uri, tracking_uri=tracking_uri()))
-            self._fetched[artifact.uri] = storage.verify(folder, artifact.digest)
+            self._fetched[artifact.uri] = storage.verify(self._download(artifact.uri), artifact.digest)
         return self._fetched[artifact.uri]
 
-    def store(self, folder: Path, as_of: int) -> Written:
-        """Logs a folder as this run's artifact, under its own name."""
-        digest, size = storage.folder_digest(folder)
-        started = time.monotonic()
+    def _download(self, uri: str) -> Path:
+        """Where the artifact lies, without a server; else a copy in this try's own folder, which goes with it."""
+        copies = None if _is_local(tracking_uri()) else self.work / "fetched" / str(len(self._fetched))
+        if copies:
+            copies.mkdir(parents=True)
+        try:
+            found = download_artifacts(artifact_uri=uri, dst_path=copies and str(copies), tracking_uri=tracking_uri())
+            return Path(found)
+        except (OSError, MlflowException) as error:
+            if isinstance(error, MlflowException) and error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            raise BadData(f"artifact {uri} is not in MLflow ({error}): run the task that made it again") from None
+
+    def attach(self, folder: Path) -> None:
+        """Logs a folder for a person to look at, under its own name; no task reads it."""
         self.client.log_artifacts(self.run_id, str(folder), artifact_path=folder.name)
-        log.info("stored %s: %.1f MB in %.1f s, %s", folder.name, size / 1e6, time.monotonic() - started, digest)
-        self.tags({"digest": digest})
-        uri = f"runs:/{self.run_id}/{folder.name}"
-        return Written(uri=uri, digest=digest, size=size, night=self.night, as_of=as_of)
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Logs settings; MLflow would cut a long value silently, so it is cut here, visibly."""
@@ -156,8 +163,7 @@ def task_run(task: str, context: RunContext, inputs: Sequence[Artifact]) -> Iter
             run.input(type(artifact).__name__, artifact.digest, artifact.uri)
         yield run
         used = resource.getrusage(resource.RUSAGE_SELF)
-        peak = used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        run.metrics({"cpu_seconds": used.ru_utime + used.ru_stime, "peak_memory_bytes": peak})
+        run.metrics({"cpu_seconds": used.ru_utime + used.ru_stime, "peak_memory_bytes": _peak_memory()})
     except Skipped as error:
         run.tags({"skipped": str(error)})
         client.set_terminated(run_id, "FINISHED")
@@ -188,12 +194,26 @@ def _connect() -> tuple[MlflowClient, str]:
 
 def _artifact_location(uri: str) -> str | None:
     """Beside the database when there is no server; a server knows its own."""
-    parsed = urlparse(uri)
-    if parsed.scheme != "sqlite":
+    if not _is_local(uri):
         return None
-    folder = Path(unquote(parsed.path)[1:]).resolve().parent
+    folder = Path(unquote(urlparse(uri).path)[1:]).resolve().parent
     folder.mkdir(parents=True, exist_ok=True)
     return (folder / "artifacts").as_uri()
+
+
+def _is_local(uri: str) -> bool:
+    """True without a server: database and artifacts are files of this machine."""
+    return urlparse(uri).scheme == "sqlite"
+
+
+def _peak_memory() -> int:
+    """Bytes of this process at its largest.  The kernel's ru_maxrss starts at that of the parent, VmHWM does not."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
+        if found:
+            return int(found[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _night(client: MlflowClient, experiment: str, context: RunContext) -> str:

@@ -25,7 +25,12 @@ def quantile_cuts(time: Longs, first: float, second: float) -> tuple[int, int]:
 
 
 def ranker_cuts(c1: int, c2: int, windows: int) -> tuple[int, ...]:
-    """Start instants (UTC ms, ascending) of equal label windows that end at c2, none before c1, none over a week."""
+    """Start instants (UTC ms, ascending) of equal label windows that end at c2, none before c1, none over a week.
+
+    Raises ValueError when there is no room for them.
+    """
+    if c2 - c1 < windows:
+        raise ValueError(f"{c2 - c1} ms between the cuts {c1} and {c2}: expected room for {windows} label windows")
     covered = min(LONGEST_WINDOW * windows, c2 - c1)
     return tuple(c2 - covered * back // windows for back in range(windows, 0, -1))
 

@@ -207,7 +207,10 @@ def fit(
 
 
 def _check_spread(model: TwoTower) -> None:
-    """Vectors that have all become alike recommend the same to everybody."""
+    """Vectors that have all become alike recommend the same to everybody; the last step's are in no loss yet."""
+    for name, weights in model.named_parameters():
+        if not torch.isfinite(weights.detach()).all():
+            raise Diverged(f"{name} is not finite: lower learning_rate, or look at the data")
     sample = torch.nn.functional.normalize(model.item.weight[:1_000].detach(), dim=1)
     alike = float((sample @ sample.T).mean())
     if len(sample) > 10 and alike > 0.99:

@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+
+from tasks.recsys import index
+from tasks.recsys.index import Floats
+
+
+def brute_force(vectors: Floats, queries: Floats, k: int) -> tuple[list[list[int]], Floats]:
+    """Every product, sorted by score, then by id."""
+    scores = queries @ vectors.T
+    best = np.lexsort((np.broadcast_to(np.arange(len(vectors)), scores.shape), -scores), axis=1)[:, :k]
+    return best.tolist(), np.take_along_axis(scores, best, 1)
+
+
+@pytest.mark.parametrize("users", [3, 700])  # faiss goes another way for few queries
+def test_search_is_exact(users: int) -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(500, 17)).astype(np.float32)
+    queries = rng.normal(size=(users, 17)).astype(np.float32)
+    ids, scores = index.search(index.build(vectors), queries, 60)
+    expected, products = brute_force(vectors, queries, 60)
+    assert ids.tolist() == expected
+    assert scores == pytest.approx(products, abs=1e-5)
+    assert ids.dtype == np.int32
+
+
+def test_ties_are_in_order_of_id() -> None:
+    vectors = np.array([[1, 0], [0, 1], [1, 0], [2, 0], [0, 1], [1, 0]], dtype=np.float32)
+    ids, scores = index.search(index.build(vectors), np.array([[1, 0]], dtype=np.float32), 6)
+    assert ids.tolist() == [[3, 0, 2, 5, 1, 4]]
+    assert scores.tolist() == [[2, 1, 1, 1, 0, 0]]
+
+
+@pytest.mark.parametrize("k", [5, 150])
+def test_a_tie_at_the_end_of_a_list_costs_no_score(k: int) -> None:
+    rng = np.random.default_rng(1)  # small whole numbers: many ties, and products without rounding
+    vectors = rng.integers(-2, 3, (40, 8)).repeat(25, axis=0).astype(np.float32)
+    queries = rng.integers(-2, 3, (50, 8)).astype(np.float32)
+    ids, scores = index.search(index.build(vectors), queries, k)
+    assert scores.tolist() == brute_force(vectors, queries, k)[1].tolist()
+    assert np.take_along_axis(queries @ vectors.T, ids, 1).tolist() == scores.tolist()
+    assert all(len(set(row)) == k for row in ids.tolist())
+
+
+def test_fewer_items_than_asked_for() -> None:
+    ids, scores = index.search(index.build(np.eye(2, dtype=np.float32)), np.array([[1, 3]], dtype=np.float32), 4)
+    assert ids.tolist() == [[1, 0, -1, -1]]
+    assert scores[0, :2].tolist() == [3, 1]
+    assert (scores[0, 2:] < -1e38).all()
+
+
+def test_nobody_asks() -> None:
+    ids, scores = index.search(index.build(np.eye(2, dtype=np.float32)), np.zeros((0, 2), dtype=np.float32), 3)
+    assert ids.shape == scores.shape == (0, 3)
+
+
+def test_batches_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(2)
+    vectors, queries = (rng.integers(-9, 9, (n, 8)).astype(np.float32) for n in (100, 50))
+    whole = index.search(index.build(vectors), queries, 20)
+    monkeypatch.setattr(index, "BATCH", 7)
+    parts = index.search(index.build(vectors), queries, 20)
+    assert parts[0].tolist() == whole[0].tolist()
+    assert parts[1].tolist() == whole[1].tolist()

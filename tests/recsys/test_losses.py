@@ -1,0 +1,71 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from tasks.recsys.losses import log_q_correction, remove_accidental_hits, sampled_softmax
+from tasks.recsys.sampling import NegativeSampler
+
+SCORES = torch.tensor([2.0, 1.0, 0.5, -1.0, 0.0, 3.0, -2.0, 1.5])
+COUNTS = torch.tensor([100, 1, 30, 7, 0, 2, 400, 12])
+"""The popular items score low and some rare ones high: a wrong correction shows."""
+POSITIVE = 2
+
+
+def test_sampled_softmax_is_the_mean_cross_entropy() -> None:
+    positive = torch.tensor([1.0, -0.5])
+    negatives = torch.tensor([[0.5, 2.0], [0.0, -1.0]])
+    first = -1.0 + math.log(math.exp(1.0) + math.exp(0.5) + math.exp(2.0))
+    second = 0.5 + math.log(math.exp(-0.5) + math.exp(0.0) + math.exp(-1.0))
+    assert float(sampled_softmax(positive, negatives)) == pytest.approx((first + second) / 2)
+
+
+def test_without_any_negative_there_is_nothing_to_lose() -> None:
+    assert float(sampled_softmax(torch.tensor([3.0]), torch.tensor([[-math.inf, -math.inf]]))) == 0
+
+
+def test_great_scores_do_not_overflow() -> None:
+    assert float(sampled_softmax(torch.tensor([0.0]), torch.tensor([[500.0]]))) == pytest.approx(500.0)
+
+
+def test_correction_is_bias_plus_times_drawn_less_times_expected() -> None:
+    bias, drawn, expected = torch.tensor([0.25, -1.0]), torch.tensor([1, 3]), torch.tensor([0.5, 4.0])
+    correction = log_q_correction(bias, drawn, expected.log())
+    assert correction.tolist() == pytest.approx([0.25 + math.log(1 / 0.5), -1 + math.log(3 / 4)])
+
+
+def test_an_item_drawn_twice_counts_as_two() -> None:
+    twice = log_q_correction(torch.tensor([0.7]), torch.tensor([2]), torch.zeros(1))
+    once = log_q_correction(torch.tensor([0.7, 0.7]), torch.tensor([1, 1]), torch.zeros(2))
+    losses = [float(sampled_softmax(torch.tensor([0.1]), scores.unsqueeze(0))) for scores in (twice, once)]
+    assert losses[0] == pytest.approx(losses[1])
+
+
+def estimated(sign: float) -> float:
+    """Loss of one query over a big sample, log q taken off (1) or added (−1)."""
+    sample = NegativeSampler.of(COUNTS).draw(400_000, torch.Generator().manual_seed(1))
+    scores: Tensor = log_q_correction(SCORES[sample.item], sample.drawn, sign * sample.log_expected)
+    scores = remove_accidental_hits(scores.unsqueeze(0).clone(), torch.tensor([POSITIVE]), sample.item)
+    return float(sampled_softmax(SCORES[[POSITIVE]], scores))
+
+
+def test_the_estimate_converges_to_the_full_softmax() -> None:
+    full = float(torch.nn.functional.cross_entropy(SCORES.unsqueeze(0), torch.tensor([POSITIVE])))
+    assert estimated(sign=1) == pytest.approx(full, abs=0.01)
+    assert abs(estimated(sign=-1) - full) > 1
+
+
+def test_accidental_hits_are_removed_in_their_own_row_only() -> None:
+    candidates = torch.tensor([3, 5, 8])
+    scores = remove_accidental_hits(torch.zeros(4, 3), torch.tensor([5, 4, 8, 9]), candidates)
+    gone = -math.inf
+    assert scores.tolist() == [[0, gone, 0], [0, 0, 0], [0, 0, gone], [0, 0, 0]]
+
+
+def test_a_removed_hit_gets_no_gradient() -> None:
+    raw = torch.zeros(1, 2, requires_grad=True)
+    scores = remove_accidental_hits(raw * 1, torch.tensor([7]), torch.tensor([3, 7]))
+    sampled_softmax(torch.zeros(1), scores).backward()  # type: ignore[no-untyped-call]
+    assert raw.grad is not None
+    assert raw.grad.tolist() == [[1 / 2, 0]]
