@@ -82,6 +82,16 @@ class TaskRun:
                 raise
             raise BadData(f"artifact {uri} is not in MLflow ({error}): run the task that made it again") from None
 
+    def store(self, folder: Path, as_of: int) -> Written:
+        """Logs a folder as this run's artifact, under its own name."""
+        digest, size = storage.folder_digest(folder)
+        started = time.monotonic()
+        self.client.log_artifacts(self.run_id, str(folder), artifact_path=folder.name)
+        log.info("stored %s: %.1f MB in %.1f s, %s", folder.name, size / 1e6, time.monotonic() - started, digest)
+        self.tags({"digest": digest})
+        uri = f"runs:/{self.run_id}/{folder.name}"
+        return Written(uri=uri, digest=digest, size=size, night=self.night, as_of=as_of)
+
     def attach(self, folder: Path) -> None:
         """Logs a folder for a person to look at, under its own name; no task reads it."""
         self.client.log_artifacts(self.run_id, str(folder), artifact_path=folder.name)
