@@ -75,7 +75,9 @@ class TaskRun:
         if copies:
             copies.mkdir(parents=True)
         try:
-            found = download_artifacts(artifact_uri=uri, dst_path=copies and str(copies), tracking_uri=tracking_uri())
+            found = download_artifacts(
+                artifact_uri=uri, dst_path=str(copies) if copies else None, tracking_uri=tracking_uri()
+            )
             return Path(found)
         except (OSError, MlflowException) as error:
             if isinstance(error, MlflowException) and error.error_code != "RESOURCE_DOES_NOT_EXIST":
