@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.recsys.sampling import POPULARITY_EXPONENT, NegativeSampler, Negatives
+from tasks.recsys.sampling import POPULARITY_EXPONENT, Negatives, NegativeSampler
 
 COUNTS = torch.tensor([16, 0, 1, 81])
 SAMPLER = NegativeSampler.of(COUNTS)

@@ -1,0 +1,132 @@
+import numpy as np
+import pytest
+import torch
+
+from tasks.recsys import baselines, cooccurrence, index, retrieval
+from tasks.recsys.candidates import OWN_HISTORY, POPULAR, SOURCES, Candidates
+from tasks.recsys.interactions import DAY, Histories, histories
+from tasks.recsys.retrieval import POPULAR_DAYS, Retriever, Tower, retriever
+from tasks.recsys.two_tower import TwoTower
+from tests.recsys.made import asked, chance, views
+
+CUT = 100 * DAY
+EVENTS = chance(0, 600, users=80, items=400)
+KNOWN = EVENTS.before(CUT)
+K = 120
+
+
+def tower(items: int, window: int = 4) -> Tower:
+    """A two-tower as it is before anything is learned, with biases that are not all the same."""
+    torch.manual_seed(5)
+    model = TwoTower(items, 16, window)
+    torch.nn.init.normal_(model.bias.weight)
+    return Tower(model, index.build(model.item_vectors().numpy()))
+
+
+@pytest.fixture(scope="module")
+def made() -> Retriever:
+    return retriever(EVENTS, CUT, tower(KNOWN.items), cooccurrence.covisitation(EVENTS, CUT), K)
+
+
+def blended(sources: Retriever, of: Histories, k: int = K) -> Candidates:
+    blocks = list(sources.blended(of, k))
+    parts = ([b.item for b in blocks], [b.rank for b in blocks], [b.score for b in blocks])
+    return Candidates(*(np.concatenate(part) for part in parts))  # type: ignore[arg-type]
+
+
+def named(found: Candidates, source: str, row: int) -> list[int]:
+    """Items that a source named in a list, by its rank."""
+    rank = found.rank[row, :, [one.name for one in SOURCES].index(source)]
+    places = np.flatnonzero(rank)
+    return [int(item) for item in found.item[row, places[np.argsort(rank[places])]]]
+
+
+def test_the_tower_recommends_by_the_inner_product() -> None:
+    of = asked([3, 5, 8], [9])
+    made = tower(20)
+    items, scores = made.recommend(of, 20)
+    products = made.queries(of) @ made.model.item_vectors().numpy().T
+    assert items.tolist() == np.argsort(-products, axis=1).tolist()
+    assert scores == pytest.approx(-np.sort(-products, axis=1), abs=1e-5)
+
+
+def test_the_tower_passes_over_items_that_it_does_not_know() -> None:
+    known, new = asked([3, 5, 8]), asked([25, 3, 20, 5, 8, 99])
+    assert tower(20).queries(new).tolist() == tower(20).queries(known).tolist()
+    assert tower(20).recommend(new, 5)[0].tolist() == tower(20).recommend(known, 5)[0].tolist()
+
+
+@pytest.mark.parametrize("past", [[], [20, 99]])
+def test_without_a_known_item_the_tower_says_nothing(past: list[int]) -> None:
+    items, scores = tower(20).recommend(asked(past, [3]), 5)
+    assert items[0].tolist() == [-1] * 5
+    assert scores[0].tolist() == [0] * 5
+    assert (items[1] >= 0).all()
+
+
+def test_where_the_catalogue_ends_the_tower_says_nothing() -> None:
+    items, scores = tower(3).recommend(asked([1]), 5)
+    assert sorted(items[0, :3].tolist()) == [0, 1, 2]
+    assert items[0, 3:].tolist() == [-1, -1]
+    assert scores[0, 3:].tolist() == [0, 0]
+
+
+def test_each_source_is_in_the_blend(made: Retriever) -> None:
+    of = histories(EVENTS, CUT, 50)
+    found = blended(made, of, k=600)
+    neighbours = cooccurrence.recommend(of, cooccurrence.recency(of), made.neighbours, 200)[0]
+    for row in range(0, len(of), 9):
+        own = [item for item in baselines.own_items(of, OWN_HISTORY.depth)[row].tolist() if item >= 0]
+        assert named(found, "own_history", row) == own
+        assert named(found, "covisitation", row) == [item for item in neighbours[row].tolist() if item >= 0]
+        assert named(found, "two_tower", row) == made.tower.recommend(of, 300)[0][row][: KNOWN.items].tolist()
+        assert named(found, "popular", row) == made.popular[: POPULAR.depth].tolist()
+
+
+def test_popular_is_of_the_days_before_the_cut(made: Retriever) -> None:
+    assert made.popular.tolist() == baselines.popular(EVENTS, CUT, POPULAR_DAYS, K).tolist()
+    assert POPULAR_DAYS == 14
+
+
+def test_who_has_no_history_gets_the_popular_items_and_nothing_else(made: Retriever) -> None:
+    found = blended(made, asked([], [3]))
+    assert found.item[0].tolist() == made.popular.tolist()
+    assert len(made.popular) == K > POPULAR.depth
+    assert found.rank[0].tolist() == [[0, 0, 0, rank] for rank in range(1, K + 1)]
+    assert not found.score[0].any()
+
+
+def test_items_that_came_after_the_towers_cut_come_by_other_sources() -> None:
+    known = views(*((u, 0, 1) for u in range(3)), *((u, 1, 2) for u in range(3)), (3, 2, 3), (3, 3, 3))
+    sources = retriever(known, 4 * DAY, tower(2), cooccurrence.covisitation(known, 4 * DAY), 4)
+    found = blended(sources, asked([2]), 4)
+    assert set(named(found, "two_tower", 0)) == set()  # it knows items 0 and 1 alone
+    assert named(found, "own_history", 0) == [2]
+    assert named(found, "covisitation", 0) == [3]
+    assert named(found, "popular", 0) == [0, 1, 2, 3]
+
+
+def test_a_list_does_not_depend_on_its_company(made: Retriever, monkeypatch: pytest.MonkeyPatch) -> None:
+    of = histories(EVENTS, CUT, 50)
+    whole = blended(made, of)
+    monkeypatch.setattr(retrieval, "ROWS", 7)
+    for found in (blended(made, of), blended(made, of.take(np.arange(0, len(of), 1)))):
+        assert found.item.tolist() == whole.item.tolist()
+        assert found.rank.tolist() == whole.rank.tolist()
+        assert found.score == pytest.approx(whole.score, abs=1e-4)
+    alone = blended(made, of.take(np.array([11])))
+    assert alone.item[0].tolist() == whole.item[11].tolist()
+    assert alone.rank[0].tolist() == whole.rank[11].tolist()
+
+
+def test_later_events_change_nothing(made: Retriever) -> None:
+    assert len(KNOWN) < len(EVENTS)
+    again = retriever(KNOWN, CUT, made.tower, cooccurrence.covisitation(KNOWN, CUT), K)
+    one, other = blended(made, histories(EVENTS, CUT, 50)), blended(again, histories(KNOWN, CUT, 50))
+    assert one.item.tobytes() == other.item.tobytes()
+    assert one.rank.tobytes() == other.rank.tobytes()
+    assert one.score.tobytes() == other.score.tobytes()
+
+
+def test_nobody_asks(made: Retriever) -> None:
+    assert list(made.blended(asked(), K)) == []
