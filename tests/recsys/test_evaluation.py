@@ -58,7 +58,13 @@ def test_the_cold_are_those_without_a_history() -> None:
 
 def test_populations_are_parts_of_the_truth() -> None:
     parts = {name: np.flatnonzero(part).tolist() for name, part in evaluation.populations(ASKED).items()}
-    assert parts == {"": [0, 1, 2, 3], "unseen": [1, 2], "in_catalogue": [0, 1, 3], "carts": [0, 2], "transactions": [2]}
+    assert parts == {
+        "": [0, 1, 2, 3],
+        "unseen": [1, 2],
+        "in_catalogue": [0, 1, 3],
+        "carts": [0, 2],
+        "transactions": [2],
+    }
 
 
 def lists(*rows: list[int], k: int = 20) -> Ints:

@@ -1,0 +1,119 @@
+"""Runs and artifacts in a real MLflow store."""
+
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from tasks.contracts import Backup
+from tasks.failures import BadConfig, BadData, Skipped
+from tasks.tracking import RETRIEVER_MODEL, TaskRun
+from tests.world import Home
+
+AS_OF = 1_440_000_000_000
+
+
+def stored(run: TaskRun, content: str = "ten bytes!") -> Backup:
+    folder = run.work / "thing"
+    folder.mkdir()
+    (folder / "file.txt").write_text(content)
+    return Backup(**run.store(folder, AS_OF), file="file.txt")
+
+
+def client(home: Home) -> MlflowClient:
+    uri = home.environment["MLFLOW_TRACKING_URI"]
+    return MlflowClient(uri, uri)
+
+
+def test_a_retry_finds_the_night_again_and_has_a_run_of_its_own(home: Home) -> None:
+    with home.task("prepare_data") as first, home.task("prepare_data", try_number=2) as second:
+        assert first.night == second.night
+        assert first.run_id != second.run_id
+    with home.task("prepare_data", run_id="manual__2") as other:
+        assert other.night != first.night
+    run = client(home).get_run(first.run_id)
+    assert run.info.run_name == "prepare_data"
+    assert run.data.tags["mlflow.parentRunId"] == first.night
+    assert run.info.status == "FINISHED"
+
+
+def test_a_mapped_task_is_named_by_its_number(home: Home) -> None:
+    with home.task("generate_candidates", map_index=3) as run:
+        assert client(home).get_run(run.run_id).info.run_name == "generate_candidates[3]"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(ValueError("no"), "FAILED"), (SystemExit(143), "KILLED"), (Skipped("why"), "FINISHED")]
+)
+def test_a_run_ends_as_its_task_does(home: Home, error: BaseException, status: str) -> None:
+    with pytest.raises(type(error)), home.task("backup_mysql") as run:
+        raise error
+    ended = client(home).get_run(run.run_id)
+    assert ended.info.status == status
+    assert ended.data.tags.get("skipped") == ("why" if status == "FINISHED" else None)
+
+
+def test_an_artifact_is_read_back_by_the_next_task(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with home.task("backup_mysql") as run:
+        artifact = stored(run)
+    with home.task("evaluate_recall", [artifact]) as later:
+        assert (later.fetch(artifact) / "file.txt").read_text() == "ten bytes!"
+        assert later.night == run.night
+    assert (artifact.size, artifact.as_of) == (10, AS_OF)
+    assert client(home).get_run(later.run_id).data.tags["input.Backup"] == artifact.digest
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_changed_byte_is_refused_with_both_digests(home: Home) -> None:
+    with home.task("backup_mysql") as run:
+        artifact = stored(run)
+    (home.stored(artifact) / "file.txt").write_text("TEN bytes!")
+    with pytest.raises(BadData) as failure, home.task("evaluate_recall", [artifact]) as later:
+        later.fetch(artifact)
+    assert artifact.digest in str(failure.value)
+    assert str(failure.value).count("sha256:") == 2
+
+
+def test_an_artifact_that_is_gone_says_what_to_do(home: Home) -> None:
+    with home.task("backup_mysql") as run:
+        artifact = stored(run)
+    lost = artifact.model_copy(update={"uri": artifact.uri.replace("/thing", "/other")})
+    with pytest.raises(BadData, match="run the task that made it again"), home.task("evaluate_recall") as later:
+        later.fetch(lost)
+
+
+def test_inputs_of_two_nights_are_refused(home: Home) -> None:
+    with home.task("backup_mysql") as run, home.task("backup_mysql", run_id="manual__2") as other:
+        one, two = stored(run), stored(other)
+    with pytest.raises(BadConfig, match="different nights"), home.task("evaluate_recall", [one, two]):
+        pass
+
+
+def test_an_absent_number_is_not_logged_as_zero(home: Home) -> None:
+    with home.task("evaluate_recall") as run:
+        run.metrics({"recall_at_50": None, "ndcg_at_10": 0.5})
+        run.params({"long": "x" * 7_000})
+    data = client(home).get_run(run.run_id).data
+    assert {k: v for k, v in data.metrics.items() if "_at_" in k} == {"ndcg_at_10": 0.5}
+    assert len(data.params["long"]) == 6_000
+    assert data.params["long"].endswith("…")
+
+
+def test_the_newest_version_is_the_challenger_and_the_promoted_one_the_champion(home: Home) -> None:
+    with home.task("train_two_tower") as run:
+        written = run.store(_folder(run), AS_OF)
+        first, second = (run.register(RETRIEVER_MODEL, written) for _ in range(2))
+        run.promote({RETRIEVER_MODEL: first})
+    by_alias = client(home).get_model_version_by_alias
+    aliases = {alias: by_alias(RETRIEVER_MODEL, alias) for alias in ("champion", "challenger")}
+    assert str(aliases["champion"].version) == first
+    assert str(aliases["challenger"].version) == second
+    assert aliases["champion"].tags["digest"] == written["digest"]
+
+
+def _folder(run: TaskRun) -> Path:
+    folder = run.work / "model"
+    folder.mkdir()
+    (folder / "weights").write_text("1")
+    return folder
