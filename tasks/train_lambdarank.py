@@ -3,7 +3,6 @@
 import itertools
 import json
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,7 +94,7 @@ def _learn(night: Night, config: TrainLambdarankConfig) -> Any:
     log.info(
         "learning from %d groups, %d of their %d pairs", len(sampled.size), len(sampled.grade), len(training.grade)
     )
-    how = Boosting(config.max_trees, config.leaves, config.shrinkage, config.seed, os.cpu_count() or 1)
+    how = Boosting(config.max_trees, config.leaves, config.shrinkage, config.seed)
     return ranking.train(sampled, validation, how)
 
 

@@ -1,0 +1,165 @@
+"""The verbs one after another on a small shop: what belongs together, what repeats, what must not change."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from tasks import publication
+from tasks.contracts import TASKS, Artifact, Dataset
+from tasks.demo_data import make_demo_data
+from tasks.failures import BadConfig, BadData
+from tasks.recsys.synthetic import DemoConfig
+from tests.world import Home
+
+AS_OF = "2015-09-10T00:00:00Z"
+QUICK = {"max_epochs": 2, "resamples": 100, "max_trees": 10, "min_groups": 1, "users_per_shard": 1_000}
+
+
+@dataclass(frozen=True)
+class Night:
+    """A home with one night in it."""
+
+    home: Home
+    artifacts: Mapping[str, Any]
+
+    def publish(self, **changed: Any) -> Any:
+        """Publishes the night again, with some of its artifacts changed."""
+        names = ("dataset", "retriever", "report", "candidates", "ranker")
+        return self.home.run(
+            "publish_recommendations", {}, {name: self.artifacts[name] for name in names} | changed, run_id="m"
+        )
+
+    def digests(self) -> list[str]:
+        every = [self.artifacts[name] for name in ("dataset", "retriever", "report", "ranker", "publication")]
+        return [one.digest for one in [*every, *self.artifacts["candidates"]]]
+
+
+def run_night(home: Home, data: Path, **context: Any) -> Night:
+    """Every verb, for real; settings that make it quick."""
+
+    def run(name: str, inputs: Mapping[str, Any], **settings: Any) -> Any:
+        fields = TASKS[name].config.model_fields
+        config = {key: value for key, value in (QUICK | settings).items() if key in fields}
+        return home.run(name, config, inputs, **context)
+
+    dataset: Dataset = run("prepare_data", {}, data=str(data), as_of=AS_OF)
+    both = {"dataset": dataset, "retriever": run("train_two_tower", {"dataset": dataset})}
+    report = run("evaluate_recall", both)
+    candidates = [run("generate_candidates", both, shard=shard) for shard in range(dataset.shards)]
+    ranker = run("train_lambdarank", {"dataset": dataset, "candidates": candidates})
+    made = {**both, "report": report, "candidates": candidates, "ranker": ranker}
+    return Night(home, {**made, "publication": run("publish_recommendations", made)})
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo") / "shop"
+    make_demo_data(folder, DemoConfig(scale=0.003))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def night(new_home: Callable[[], Home], data: Path) -> Night:
+    return run_night(new_home(), data)
+
+
+@pytest.fixture(autouse=True)
+def environment(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, value in night.home.environment.items():
+        monkeypatch.setenv(variable, value)
+
+
+def before(data: Path, folder: Path, instant: str) -> Path:
+    """A copy of the data without a row at or after the instant."""
+    folder.mkdir()
+    (folder / "demo.json").write_bytes((data / "demo.json").read_bytes())
+    cut = pl.lit(instant).str.to_datetime(time_zone="UTC").dt.epoch("ms")
+    for path in data.glob("*.csv"):
+        table = pl.read_csv(path, infer_schema=False)
+        if "timestamp" in table.columns:
+            table = table.filter(pl.col("timestamp").cast(pl.Int64) < cut)
+        table.write_csv(folder / path.name)
+    return folder
+
+
+def test_an_earlier_as_of_is_the_same_night_whatever_came_later(
+    night: Night, new_home: Callable[[], Home], data: Path, tmp_path: Path
+) -> None:
+    """Also the test that a night repeats: every artifact, to the byte, in another home."""
+    again = run_night(new_home(), before(data, tmp_path / "early", AS_OF))
+    assert again.artifacts["dataset"].input_digest != night.artifacts["dataset"].input_digest
+    assert again.digests() == night.digests()
+    lists = [publication.Store(one.home.path / "recommendations.db").read(None) for one in (night, again)]
+    assert lists[0].equals(lists[1])
+
+
+def test_everybody_known_gets_one_full_list_without_repeats(night: Night) -> None:
+    dataset: Dataset = night.artifacts["dataset"]
+    assert dataset.shards > 1
+    rows = publication.store().read(None)
+    per_visitor = rows.group_by("visitorid").agg(pl.len(), pl.col("rank").max(), pl.col("itemid").n_unique())
+    assert per_visitor.height == dataset.users == night.artifacts["publication"].users
+    assert (per_visitor["len"] == 50).all()
+    assert (per_visitor["rank"] == 50).all()
+    assert (per_visitor["itemid"] == 50).all()
+    assert rows.height == night.artifacts["publication"].rows
+    scores = rows.select(falls=(pl.col("score").diff().over("visitorid") <= 1e-6) | (pl.col("rank") == 1))
+    assert scores["falls"].all()
+
+
+def test_unavailable_items_are_not_recommended(night: Night) -> None:
+    dataset: Dataset = night.artifacts["dataset"]
+    folder = night.home.stored(dataset)
+    table = pl.read_parquet(folder / "item_properties" / f"{dataset.as_of}.parquet")
+    gone = table.filter(pl.col("available") == 0)["item"].to_numpy()
+    ids = pl.read_parquet(folder / "items.parquet")["itemid"].to_numpy()[gone]
+    assert len(ids)
+    assert not set(ids.tolist()) & set(publication.store().read(None)["itemid"].to_list())
+
+
+def test_the_ranker_and_the_recall_have_their_numbers(night: Night) -> None:
+    report, ranker = night.artifacts["report"], night.artifacts["ranker"]
+    assert report.blend.n == report.two_tower.n == report.best_baseline.n == ranker.ndcg_after.n > 0
+    assert report.blend.low <= report.blend.value <= report.blend.high
+    assert ranker.trees > 0
+
+
+def test_a_backfill_is_kept_and_not_in_force(night: Night) -> None:
+    names = ("dataset", "retriever", "report", "candidates", "ranker")
+    inputs = {name: night.artifacts[name] for name in names}
+    night.home.run("publish_recommendations", {}, inputs)  # a night's own second try changes nothing
+    held = night.home.run("publish_recommendations", {}, inputs, run_type="backfill", run_id="b")
+    assert held.in_force == night.artifacts["publication"].generation
+
+
+def test_artifacts_of_another_night_are_refused(night: Night) -> None:
+    other = night.artifacts["ranker"].model_copy(update={"dataset_digest": "sha256:other"})
+    with pytest.raises(BadData, match="sha256:other"):
+        night.publish(ranker=other)
+
+
+def test_a_missing_shard_is_refused(night: Night) -> None:
+    with pytest.raises(BadData, match="candidates of shards"):
+        night.publish(candidates=night.artifacts["candidates"][:-1])
+
+
+def test_a_shard_that_does_not_exist_is_a_setting_to_correct(night: Night) -> None:
+    inputs = {name: night.artifacts[name] for name in ("dataset", "retriever")}
+    with pytest.raises(BadConfig, match="numbered from 0"):
+        night.home.run("generate_candidates", {"shard": 99}, inputs)
+
+
+def test_a_changed_shard_is_refused(night: Night) -> None:
+    shard: Artifact = night.artifacts["candidates"][0]
+    path = night.home.stored(shard) / "users.parquet"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + b"?")
+    try:
+        with pytest.raises(BadData, match="its producer recorded"):
+            night.publish()
+    finally:
+        path.write_bytes(whole)
