@@ -116,11 +116,11 @@ def _own(pairs: Pairs, histories: Histories) -> dict[str, npt.NDArray[np.floatin
     np.maximum.at(strongest, group, histories.event + 1.0)
     steps = np.full(len(key), np.inf)
     np.minimum.at(steps, group, histories.age.astype(np.float64))
-    found, at = _lookup(key, pairs.row.astype(np.int64) * width + pairs.item)
+    wanted = pairs.row.astype(np.int64) * width + pairs.item
     return {
-        "own_count": np.where(found, count[at], 0),
-        "own_strongest": np.where(found, strongest[at], 0),
-        "own_steps": np.where(found, steps[at], np.nan),
+        "own_count": _look_up(key, count, wanted, absent=0),
+        "own_strongest": _look_up(key, strongest, wanted, absent=0),
+        "own_steps": _look_up(key, steps, wanted, absent=np.nan),
     }
 
 
@@ -131,7 +131,7 @@ def _taste(pairs: Pairs, histories: Histories, items: ItemTable) -> dict[str, np
     width = int(items.category.max(initial=0)) + 2
     key, count = np.unique(known.row * width + category, return_counts=True)
     mine = items.category[pairs.item]
-    found, at = _lookup(key, pairs.row.astype(np.int64) * width + mine)
+    same = _look_up(key, count.astype(np.float64), pairs.row.astype(np.int64) * width + mine, absent=0)
     priced = ~np.isnan(price)
     total = np.bincount(known.row[priced], weights=price[priced], minlength=len(histories))
     number = np.bincount(known.row[priced], minlength=len(histories))
@@ -139,7 +139,7 @@ def _taste(pairs: Pairs, histories: Histories, items: ItemTable) -> dict[str, np
     carts = np.bincount(histories.row, weights=histories.event >= CART, minlength=len(histories))
     length = histories.length.astype(np.float64)
     return {
-        "category_count": np.where(found & (mine >= 0), count[at], 0),
+        "category_count": np.where(mine >= 0, same, 0),
         "price_ratio": items.price[pairs.item] / np.where(mean > 0, mean, np.nan)[pairs.row],
         "history_length": length[pairs.row],
         "history_carts": (carts / np.maximum(length, 1))[pairs.row],
@@ -161,9 +161,8 @@ def _item(item: Ints, items: ItemTable) -> dict[str, npt.NDArray[np.generic]]:
     }
 
 
-def _lookup(keys: Longs, wanted: Longs) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.intp]]:
-    """Whether each wanted key [n] is among the ascending keys, and where."""
-    if not len(keys):
-        return np.zeros(len(wanted), dtype=bool), np.zeros(len(wanted), dtype=np.intp)
-    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return keys[at] == wanted, at
+def _look_up(keys: Longs, values: npt.NDArray[np.float64], wanted: Longs, absent: float) -> npt.NDArray[np.float64]:
+    """The value of each wanted key [n] among the ascending keys [m] with values [m]; `absent` where it is not there."""
+    at = np.searchsorted(keys, wanted)
+    found = np.append(keys, -1)[at] == wanted
+    return np.where(found, np.append(values, absent)[at], absent)

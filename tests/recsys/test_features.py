@@ -1,0 +1,98 @@
+import math
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from tasks.recsys.candidates import SOURCES, Pairs
+from tasks.recsys.features import FEATURES, ItemTable, features, item_table
+from tasks.recsys.interactions import CART, DAY, TRANSACTION, VIEW, Interactions, histories
+from tests.recsys.made import asked, chance, table, views
+
+CUT = 30 * DAY
+
+
+def pairs(*rows: tuple[int, int]) -> Pairs:
+    """(list, item): the n-th is n-th in the blend, named by co-visitation at n with score n / 10 and by nobody else."""
+    row, item = np.array(rows, dtype=np.int32).T
+    place = np.arange(1, len(rows) + 1, dtype=np.int16)
+    rank = np.zeros((len(rows), len(SOURCES)), dtype=np.int16)
+    score = np.zeros((len(rows), len(SOURCES)), dtype=np.float32)
+    rank[:, 1], score[:, 1] = place, place / 10
+    return Pairs(row, item, place, rank, score)
+
+
+def shop(known: Interactions, category: list[int], price: list[float]) -> ItemTable:
+    return item_table(known, CUT, np.array(category, dtype=np.int32), np.array(price, dtype=np.float32))
+
+
+def named(values: npt.NDArray[np.float32]) -> list[dict[str, float]]:
+    """Rows of features by name."""
+    return [dict(zip(FEATURES, row, strict=True)) for row in values.tolist()]
+
+
+def test_what_the_sources_said() -> None:
+    (row,) = named(features(pairs((0, 1)), asked([0]), shop(views((0, 0, 1), (0, 1, 2)), [-1, -1], [1, 1])))
+    assert (row["place"], row["covisitation_rank"]) == (1, 1)
+    assert row["covisitation_score"] == pytest.approx(0.1)
+    absent = ["own_history_rank", "two_tower_rank", "popular_rank", "two_tower_score"]
+    assert all(math.isnan(row[name]) for name in absent)
+
+
+def test_what_the_history_did_with_the_item_its_category_and_its_price() -> None:
+    known = table([(0, 0, VIEW, DAY), (0, 1, VIEW, 2 * DAY), (0, 0, CART, 3 * DAY), (0, 2, VIEW, 4 * DAY)])
+    items = shop(known, [5, 5, 6], [10.0, 30.0, math.nan])
+    past = histories(known, CUT, 50)
+    viewed_twice, once, newest = named(features(pairs((0, 0), (0, 1), (0, 2)), past, items))
+    assert [r["own_count"] for r in (viewed_twice, once, newest)] == [2, 1, 1]
+    assert [r["own_strongest"] for r in (viewed_twice, once, newest)] == [2, 1, 1]
+    assert [r["own_steps"] for r in (viewed_twice, once, newest)] == [1, 2, 0]
+    assert [r["category_count"] for r in (viewed_twice, once, newest)] == [3, 3, 1]
+    mean = (10 + 30 + 10) / 3
+    assert viewed_twice["price_ratio"] == pytest.approx(10 / mean)
+    assert once["price_ratio"] == pytest.approx(30 / mean)
+    assert math.isnan(newest["price_ratio"]) and math.isnan(newest["price"])
+    assert (once["history_length"], once["history_carts"]) == (4, 1 / 4)
+
+
+def test_an_item_that_the_history_lacks() -> None:
+    known = views((0, 0, 1), (1, 1, 2))
+    (row,) = named(features(pairs((0, 1)), histories(known, CUT, 50, np.array([0])), shop(known, [5, -1], [1, 1])))
+    assert (row["own_count"], row["own_strongest"], row["category_count"]) == (0, 0, 0)
+    assert math.isnan(row["own_steps"])
+
+
+def test_what_is_known_of_the_item() -> None:
+    recent = [(user, 0, VIEW, round((30 - age) * DAY)) for user, age in enumerate((1, 2, 8, 13, 20, 25))]
+    known = table([*recent, (0, 0, TRANSACTION, 29 * DAY), (7, 1, VIEW, 4 * DAY), (8, 0, VIEW, CUT)])
+    row, other = named(features(pairs((0, 0), (0, 1)), asked([0]), shop(known, [-1, -1], [1, 1])))
+    assert (row["item_views"], row["item_purchases"], row["item_recent"]) == (6, 1, 5)
+    assert row["item_trend"] == pytest.approx((2 * 3 + 20) / (3 + 20))
+    assert row["item_conversion"] == pytest.approx((1 + 20 / 7) / (6 + 20))
+    assert other["item_conversion"] == pytest.approx((0 + 20 / 7) / (1 + 20))
+    assert (row["item_age_days"], other["item_age_days"]) == (25, 26)
+
+
+def test_learning_and_serving_see_the_same_whatever_the_block() -> None:
+    known = chance(4, 600)
+    items = shop(known, [i % 4 for i in range(known.items)], [float(i) for i in range(known.items)])
+    users = np.arange(known.users)
+    past = histories(known, CUT, 50, users)
+    rows = pairs(*((int(u), i) for u in users for i in range(known.items)))
+    whole = features(rows, past, items)
+    for user in (0, 3, known.users - 1):
+        mine = rows.row == user
+        one = rows.where(mine)
+        alone = Pairs(np.zeros(mine.sum(), dtype=np.int32), one.item, one.place, one.rank, one.score)
+        np.testing.assert_array_equal(features(alone, past.take(np.array([user])), items), whole[mine])
+
+
+def test_nothing_at_or_after_the_cut_reaches_a_feature() -> None:
+    known = chance(5, 600, days=60)
+    early = known.before(CUT)
+    category, price = [1] * early.items, [2.0] * early.items
+    rows = pairs(*((u, i) for u in range(5) for i in range(early.items)))
+    tables = [
+        features(rows, histories(some, CUT, 50, np.arange(5)), shop(some, category, price)) for some in (known, early)
+    ]
+    np.testing.assert_array_equal(tables[0], tables[1])

@@ -1,0 +1,118 @@
+import numpy as np
+import numpy.typing as npt
+
+from tasks.recsys import metrics
+from tasks.recsys.candidates import SOURCES, Pairs
+from tasks.recsys.features import FEATURES
+from tasks.recsys.interactions import DAY, truth_between
+from tasks.recsys.ranking import (
+    Boosting,
+    Groups,
+    concatenate,
+    down_sample,
+    grades,
+    learnable,
+    lists,
+    ranked,
+    score,
+    train,
+)
+from tests.recsys.made import views
+
+HOW = Boosting(max_trees=40, leaves=7, shrinkage=0.1, seed=1)
+GROUPS, SIZE = 300, 20
+
+
+def made(seed: int, signal: float, leak: bool = False) -> Groups:
+    """One positive a group; column 0 is the place, column 1 tells the positive as far as `signal` says."""
+    rng = np.random.default_rng(seed)
+    columns = rng.random((GROUPS * SIZE, len(FEATURES))).astype(np.float32)
+    columns[:, 0] = np.tile(np.arange(1, SIZE + 1), GROUPS)
+    grade = np.zeros(GROUPS * SIZE, dtype=np.int8)
+    grade[np.arange(GROUPS) * SIZE + rng.integers(0, SIZE, GROUPS)] = 1
+    columns[:, 1] += signal * grade
+    if leak:
+        columns[:, 2] = grade
+    return Groups(columns, grade, np.full(GROUPS, SIZE))
+
+
+def ndcg(groups: Groups, by: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """NDCG@10 of each group with its one positive: 1 / log2(rank + 1)."""
+    table, positive = by.reshape(-1, SIZE), groups.grade.reshape(-1, SIZE).argmax(axis=1)
+    own = np.take_along_axis(table, positive[:, None], 1)
+    rank = 1 + (table > own).sum(axis=1)
+    return np.where(rank <= 10, 1 / np.log2(rank + 1), 0.0)
+
+
+def gain(signal: float, leak: bool = False) -> tuple[metrics.Mean, float]:
+    """What a booster adds to the order by place on groups that it has not seen, and what it reaches."""
+    booster = train(made(1, signal, leak), made(2, signal, leak), HOW)
+    held_out = made(3, signal, leak)
+    after = ndcg(held_out, score(booster, held_out.features, np.zeros(0, dtype=np.int16)))
+    return metrics.paired(after, ndcg(held_out, -held_out.features[:, 0])), float(after.mean())
+
+
+def test_noise_gains_nothing() -> None:
+    found, _ = gain(signal=0)
+    assert found.low is not None and found.high is not None
+    assert found.low < 0 < found.high
+
+
+def test_a_planted_preference_is_found() -> None:
+    found, after = gain(signal=0.5)
+    assert found.low is not None and found.low > 0.1
+    assert after < 0.9
+
+
+def test_a_feature_that_leaks_the_label_shows_as_a_ceiling_nobody_reaches_honestly() -> None:
+    assert gain(signal=0, leak=True)[1] > 0.99
+
+
+def test_training_repeats_to_the_bit() -> None:
+    first, second = (train(made(1, 0.5), made(2, 0.5), HOW).model_to_string() for _ in range(2))
+    assert first == second
+
+
+def test_grades_are_the_strongest_event_of_the_window() -> None:
+    known = views((0, 5, 1), (0, 5, 2), (2, 7, 1))
+    truth = truth_between(known, DAY, 3 * DAY)
+    truth.event[:] = [2, 0]
+    wanted = np.array([0, 0, 1, 2], dtype=np.int32), np.array([5, 7, 5, 7], dtype=np.int32)
+    assert grades(*wanted, truth).tolist() == [3, 0, 0, 1]
+
+
+def test_only_negatives_are_left_out_and_groups_stay_together() -> None:
+    groups = made(1, 0)
+    kept = down_sample(groups, 0.25, seed=3)
+    assert kept.grade.sum() == groups.grade.sum() == GROUPS
+    negatives = (kept.grade == 0).sum() / (groups.grade == 0).sum()
+    assert 0.22 < negatives < 0.28
+    assert kept.size.sum() == len(kept.grade)
+    assert (np.bincount(kept.group[kept.grade > 0], minlength=GROUPS) == 1).all()
+
+
+def test_groups_without_a_positive_teach_nothing() -> None:
+    columns = np.zeros((5, len(FEATURES)), dtype=np.float32)
+    groups = Groups(columns, np.array([0, 1, 0, 0, 2], dtype=np.int8), np.array([2, 2, 1]))
+    assert learnable(groups).size.tolist() == [2, 1]
+    assert concatenate([groups, groups]).size.tolist() == [2, 2, 1, 2, 2, 1]
+
+
+def pairs(row: list[int], item: list[int]) -> Pairs:
+    place = np.array([row[: i + 1].count(r) for i, r in enumerate(row)], dtype=np.int16)
+    nothing = np.zeros((len(row), len(SOURCES)))
+    rows, items = (np.array(values, dtype=np.int32) for values in (row, item))
+    return Pairs(rows, items, place, nothing.astype(np.int16), nothing.astype(np.float32))
+
+
+def test_best_first_and_ties_by_the_place_in_the_blend() -> None:
+    two = pairs([0, 0, 0, 2, 2], [10, 11, 12, 20, 21])
+    scores = np.array([0.5, 0.9, 0.5, 1.0, -np.inf])
+    assert lists(two, scores, rows=3, k=2).tolist() == [[11, 10], [-1, -1], [20, -1]]
+    position, rank = ranked(two, scores, k=2)
+    assert (position.tolist(), rank.tolist()) == ([1, 0, 3], [0, 1, 0])
+
+
+def test_without_a_booster_the_blend_s_order_stays() -> None:
+    place = np.array([1, 2, 3])
+    assert score(None, np.zeros((3, len(FEATURES)), dtype=np.float32), place).tolist() == [1, 1 / 2, 1 / 3]

@@ -1,0 +1,39 @@
+from pathlib import Path
+
+import numpy as np
+
+from tasks.candidate_files import SCORED, read_blocks, write_blocks
+from tasks.recsys.candidates import SOURCES, Candidates
+
+
+def block(seed: int, lists: int, k: int = 4) -> Candidates:
+    """Lists that end early, ranks and scores where a source named the item."""
+    rng = np.random.default_rng(seed)
+    item = np.where(np.arange(k) < rng.integers(1, k + 1, lists)[:, None], rng.integers(0, 99, (lists, k)), -1)
+    rank = np.where(item[:, :, None] >= 0, rng.integers(0, 9, (lists, k, len(SOURCES))), 0)
+    scored = np.array([source.name in SCORED for source in SOURCES])
+    score = np.where((rank > 0) & scored, rng.random(rank.shape), 0)
+    return Candidates(item.astype(np.int32), rank.astype(np.int16), score.astype(np.float32))
+
+
+def test_blocks_come_back_as_they_were_written(tmp_path: Path) -> None:
+    blocks = [block(1, 3), block(2, 5)]
+    ids = np.array([4, 7, 9, 11, 12, 20, 30, 31], dtype=np.int32)
+    assert write_blocks(tmp_path / "c.parquet", ids, blocks) == sum((one.item >= 0).sum() for one in blocks)
+    found = list(read_blocks(tmp_path / "c.parquet"))
+    assert [lists.tolist() for lists, _ in found] == [[4, 7, 9], [11, 12, 20, 30, 31]]
+    for (_, pairs), one in zip(found, blocks, strict=True):
+        expected = one.pairs()
+        for name in ("row", "item", "place", "rank", "score"):
+            np.testing.assert_array_equal(getattr(pairs, name), getattr(expected, name))
+
+
+def test_the_same_candidates_give_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_blocks(tmp_path / name, np.arange(5, dtype=np.int32), [block(1, 5)])
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_no_list_is_no_block(tmp_path: Path) -> None:
+    assert write_blocks(tmp_path / "c.parquet", np.zeros(0, dtype=np.int32), []) == 0
+    assert list(read_blocks(tmp_path / "c.parquet")) == []

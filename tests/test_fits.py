@@ -1,0 +1,64 @@
+"""A fit on disk: read back as it was, the same bytes for the same model, parts that do not mix."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+
+from tasks import fits, storage
+from tasks.failures import BadData
+from tasks.recsys.two_tower import TwoTower
+from tests.recsys.made import asked
+
+ITEMS = 12
+
+
+def model(seed: int) -> TwoTower:
+    torch.manual_seed(seed)
+    return TwoTower(ITEMS, dim=8, window=4)
+
+
+def write(folder: Path, seed: int) -> Path:
+    fits.write_tower(folder, model(seed), np.arange(100, 100 + ITEMS), users=3, cut=5)
+    return folder
+
+
+def test_a_fit_recommends_the_same_after_it_was_read_back(tmp_path: Path) -> None:
+    tower = fits.read_tower(write(tmp_path / "fit", seed=1))
+    past = asked([3, 4], [5])
+    vectors, items = tower.queries(past), model(1).item_vectors().numpy()
+    best = np.argsort(-(vectors @ items.T), axis=1)[:, :5]
+    np.testing.assert_array_equal(tower.recommend(past, 5)[0], best)
+
+
+def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
+    digests = [storage.folder_digest(write(tmp_path / name, seed))[0] for name, seed in (("a", 1), ("b", 1), ("c", 2))]
+    assert digests[0] == digests[1] != digests[2]
+
+
+@pytest.mark.parametrize("part", [fits.CHECKPOINT, fits.VECTORS, fits.ABOUT])
+def test_parts_of_two_fits_are_refused(tmp_path: Path, part: str) -> None:
+    ours, theirs = write(tmp_path / "ours", 1), write(tmp_path / "theirs", 2)
+    shutil.copy(theirs / part, ours / part)
+    with pytest.raises(BadData, match="different fits"):
+        fits.read_tower(ours)
+
+
+def test_an_index_of_other_items_is_refused(tmp_path: Path) -> None:
+    ours, theirs = write(tmp_path / "ours", 1), tmp_path / "theirs"
+    torch.manual_seed(1)
+    fits.write_tower(theirs, TwoTower(ITEMS + 1, dim=8, window=4), np.arange(ITEMS + 1), users=3, cut=5)
+    shutil.copy(theirs / fits.INDEX, ours / fits.INDEX)
+    with pytest.raises(BadData, match=f"index of {ITEMS + 1} × 9"):
+        fits.read_tower(ours)
+
+
+def test_neighbours_are_read_back(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    matrix = sparse.random_array((ITEMS, ITEMS), density=0.3, rng=rng, dtype=np.float32).tocsr()
+    fits.write_neighbours(tmp_path / "n.parquet", matrix)
+    found = fits.read_neighbours(tmp_path / "n.parquet", ITEMS)
+    np.testing.assert_array_equal(found.toarray(), matrix.toarray())
