@@ -97,7 +97,8 @@ class Ranker(Artifact):
     trees: int = Field(ge=0, description="trees up to the best iteration; 0: too little to learn from, order kept")
     ndcg_before: Estimate = Field(description="NDCG@10 of the candidates' own order, misses counted as 0")
     ndcg_after: Estimate = Field(description="NDCG@10 of the ranker's order, misses counted as 0")
-    ndcg_baseline: Estimate = Field(description="NDCG@10 of own history filled up with popular items")
+    baseline: str = Field(description="name of the better of the simple methods that are measured for the same users")
+    ndcg_baseline: Estimate = Field(description="its NDCG@10")
     after_minus_before: Estimate = Field(description="paired difference, user by user")
 
 

@@ -69,7 +69,7 @@ def lines(facts: Mapping[str, Any]) -> Iterator[str]:
         yield f"{name:<26}{task['state']:<9}{task['seconds']:>8.1f}{task['peak_memory_bytes'] / 1e9:>9.2f}  {shown}"
     if facts["headline"]:
         yield ""
-        yield f"{'measured on c2–as_of, warm users':<52}{'value':>8}  {'95 % interval':<18}{'n':>7}"
+        yield f"{'measured on c2–as_of, warm users':<62}{'value':>8}  {'95 % interval':<18}{'n':>7}"
         for row in facts["headline"]:
             yield _measured(row)
     if facts["publication"]:
@@ -121,16 +121,16 @@ def _headline(recall: Record | None, ranker: Record | None) -> list[dict[str, An
     if ranker:
         row(BEFORE, ranker["ndcg_before"])
         row(AFTER, ranker["ndcg_after"])
-        row("  baseline: own_history_then_popular", ranker["ndcg_baseline"])
+        row(f"  best baseline: {ranker['baseline']}", ranker["ndcg_baseline"])
         row("  after minus before, paired", ranker["after_minus_before"])
     return rows
 
 
 def _measured(row: Mapping[str, Any]) -> str:
     if row["value"] is None:
-        return f"{row['name']:<52}{'none':>8}  {'':<18}{row['n']:>7}"
+        return f"{row['name']:<62}{'none':>8}  {'':<18}{row['n']:>7}"
     interval = f"[{row['low']:.4f}, {row['high']:.4f}]"
-    return f"{row['name']:<52}{row['value']:>8.4f}  {interval:<18}{row['n']:>7,}"
+    return f"{row['name']:<62}{row['value']:>8.4f}  {interval:<18}{row['n']:>7,}"
 
 
 def _published(publication: Mapping[str, Any]) -> Iterator[str]:

@@ -23,6 +23,8 @@ from tasks.tracking import RANKER_MODEL, TaskRun
 log = logging.getLogger(__name__)
 
 AT = 10
+SIMPLE = ("own_history_then_popular", "own_history_then_covisitation_then_popular")
+"""Baselines that order a list of ten well."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ def train_lambdarank(
         run.metrics({f"{name}.ndcg_at_10": mean.value, f"{name}.ndcg_at_10.low": mean.low})
         run.metrics({f"{name}.ndcg_at_10.high": mean.high, f"{name}.ndcg_at_10.n": mean.n})
     written = run.store(out, dataset.as_of)
+    best = max(SIMPLE, key=lambda name: float(values[name].sum()))
     return Ranker(
         **written,
         dataset_digest=dataset.digest,
@@ -69,7 +72,8 @@ def train_lambdarank(
         trees=trees,
         ndcg_before=Estimate(**vars(found["before"])),
         ndcg_after=Estimate(**vars(found["after"])),
-        ndcg_baseline=Estimate(**vars(found["own_history_then_popular"])),
+        baseline=best,
+        ndcg_baseline=Estimate(**vars(found[best])),
         after_minus_before=Estimate(**vars(gain)),
     )
 
@@ -125,7 +129,7 @@ def _measure(night: Night, booster: Any) -> dict[str, Doubles]:
     truth = truth_between(night.interactions, cut, night.dataset.as_of)
     found: dict[str, list[Doubles]] = {name: [] for name in ("before", "after", "ceiling")}
     found |= {source.name: [] for source in SOURCES}
-    found |= {name: [] for name in ("own_history_then_popular", "own_history_then_covisitation_then_popular")}
+    found |= {name: [] for name in SIMPLE}
     blocks = [b for s in night.shards for b in candidate_files.read_blocks(s / "groups" / f"{cut}.parquet")]
     for ids, pairs in blocks:
         asked = histories(night.interactions, cut, cap, ids)
@@ -139,7 +143,7 @@ def _measure(night: Night, booster: Any) -> dict[str, Doubles]:
         for name, by in orders.items():
             listed = ranking.lists(pairs, by, len(ids), AT)
             found[name].append(_ndcg(listed, mine))
-        for name in ("own_history_then_popular", "own_history_then_covisitation_then_popular"):
+        for name in SIMPLE:
             found[name].append(_ndcg(baselines.BASELINES[name](night.interactions, asked, cut, AT), mine))
     return {name: np.concatenate([np.zeros(0), *values]) for name, values in found.items()}
 
