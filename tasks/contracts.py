@@ -59,7 +59,7 @@ class Retriever(Artifact):
 
 
 class Estimate(Closed):
-    """A mean over users with its 95 % bootstrap interval.  n = 0 has no value, not a zero."""
+    """A mean over users with its 95 % bootstrap interval.  n = 0 has no value, not a zero; n = 1 no interval."""
 
     value: float | None = Field(description="mean; absent when n is 0")
     low: float | None = Field(description="lower end of the 95 % interval")

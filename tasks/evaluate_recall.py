@@ -115,6 +115,6 @@ def _log(run: TaskRun, retriever_run: str, report: Mapping[str, object]) -> None
 
 
 def _short(mean: Mean) -> str:
-    if mean.value is None:
-        return "no value, n = 0"
+    if mean.value is None or mean.low is None:
+        return f"no interval, n = {mean.n}"
     return f"{mean.value:.4f} [{mean.low:.4f}, {mean.high:.4f}], n = {mean.n}"

@@ -127,10 +127,9 @@ def _headline(recall: Record | None, ranker: Record | None) -> list[dict[str, An
 
 
 def _measured(row: Mapping[str, Any]) -> str:
-    if row["value"] is None:
-        return f"{row['name']:<62}{'none':>8}  {'':<18}{row['n']:>7}"
-    interval = f"[{row['low']:.4f}, {row['high']:.4f}]"
-    return f"{row['name']:<62}{row['value']:>8.4f}  {interval:<18}{row['n']:>7,}"
+    value = "none" if row["value"] is None else f"{row['value']:.4f}"
+    interval = "none" if row["low"] is None else f"[{row['low']:.4f}, {row['high']:.4f}]"
+    return f"{row['name']:<62}{value:>8}  {interval:<18}{row['n']:>7,}"
 
 
 def _published(publication: Mapping[str, Any]) -> Iterator[str]:

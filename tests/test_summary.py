@@ -62,7 +62,7 @@ def test_each_number_has_its_baseline_and_interval_beside_it_and_none_is_no_zero
     text = "\n".join(lines)
     assert "recall@50, all sources blended" in text and "0.2500  [0.2000, 0.3000]" in text
     (baseline,) = [line for line in lines if "best baseline: rp3beta" in line]
-    assert baseline.split()[-2:] == ["none", "0"]
+    assert baseline.split()[-3:] == ["none", "none", "0"]
     assert [row["value"] for row in facts["headline"]] == [0.25, 0.25, None, None]
 
 

@@ -72,7 +72,7 @@ def _quality(facts: Facts) -> list[str]:
     objections = []
     gain, order = facts.blend_minus_baseline, facts.after_minus_before
     if gain.high is None:
-        objections.append("no warm user did anything in the window: recall@50 has no value (n = 0)")
+        objections.append(f"too few warm users did anything in the window: recall@50 has no interval (n = {gain.n})")
     elif gain.high < 0:
         objections.append(_blend(facts))
     if order.high is not None and order.high < 0:
@@ -85,8 +85,8 @@ def _blend(facts: Facts) -> str:
 
 
 def _told(mean: Mean) -> str:
-    if mean.value is None:
-        return "no value (n = 0)"
+    if mean.value is None or mean.low is None:
+        return f"no interval, n = {mean.n}"
     return f"{mean.value:+.4f} [{mean.low:+.4f}, {mean.high:+.4f}], n = {mean.n}"
 
 

@@ -103,7 +103,7 @@ class Mean:
     value: float | None
     """None where there is no user"""
     low: float | None
-    """2.5 % of the resampled means are below"""
+    """2.5 % of the resampled means are below; None where there is one user, who tells nothing of others"""
     high: float | None
     """2.5 % of the resampled means are above"""
     n: int
@@ -115,6 +115,8 @@ def estimate(values: Doubles, resamples: int = 1000, seed: int = 0) -> Mean:
     values = values[~np.isnan(values)]
     if not len(values):
         return Mean(None, None, None, 0)
+    if len(values) == 1:
+        return Mean(float(values[0]), None, None, 1)
     means = _resampled(values, resamples, np.random.default_rng(seed))
     low, high = np.quantile(means, [0.025, 0.975])
     return Mean(float(values.mean()), float(low), float(high), len(values))

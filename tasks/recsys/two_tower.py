@@ -42,7 +42,8 @@ class TwoTower(nn.Module):
         length = item.shape[1]
         real = item >= 0
         vectors = self.item(item.clamp(min=0)) * (real * self.event.exp()[event]).unsqueeze(2)
-        back = torch.arange(length).unsqueeze(1) - torch.arange(length)
+        steps = torch.arange(length, device=item.device)
+        back = steps.unsqueeze(1) - steps
         weights = self.step.exp()[back.clamp(0, self.window - 1)] * ((back >= 0) & (back < self.window))
         return functional.normalize(torch.matmul(weights, vectors), dim=2)
 
@@ -65,12 +66,13 @@ class TwoTower(nn.Module):
     def item_vectors(self) -> Tensor:
         """[items, dim + 1], so that the inner product with a query vector is the score."""
         scaled = functional.normalize(self.item.weight, dim=1) * torch.exp(-self.log_temperature)
-        return torch.cat([scaled, self.bias.weight], dim=1)
+        return torch.cat([scaled, self.bias.weight], dim=1).cpu()
 
     @torch.no_grad()
     def query_vectors(self, item: Tensor, event: Tensor) -> Tensor:
         """Histories [users, length], padded at the end → [users, dim + 1]; a user without one gets zeros and 1."""
+        item, event = (one.to(self.item.weight.device) for one in (item, event))
         last = (item >= 0).sum(1)
-        pooled = self.pool(item, event)[torch.arange(len(item)), (last - 1).clamp(min=0)]
+        pooled = self.pool(item, event)[torch.arange(len(item), device=item.device), (last - 1).clamp(min=0)]
         pooled = torch.where((last > 0).unsqueeze(1), pooled, 0.0)
-        return torch.cat([pooled, torch.ones(len(item), 1)], dim=1)
+        return torch.cat([pooled, torch.ones_like(pooled[:, :1])], dim=1).cpu()

@@ -145,6 +145,7 @@ def test_estimate_of_values_that_are_all_distinct() -> None:
 def test_estimate_of_nobody_has_no_value() -> None:
     assert metrics.estimate(np.zeros(0)) == metrics.Mean(None, None, None, 0)
     assert metrics.estimate(np.array([math.nan])) == metrics.Mean(None, None, None, 0)
+    assert metrics.estimate(np.array([0.25, math.nan])) == metrics.Mean(0.25, None, None, 1)
 
 
 def test_estimate_leaves_out_those_for_whom_there_is_no_value() -> None:
