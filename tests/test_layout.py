@@ -107,8 +107,11 @@ COST = """
 import json, sys, time
 before = set(sys.modules)
 started = time.process_time()
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, create_model
+library = time.process_time() - started
 import tasks.contracts
-print(json.dumps([time.process_time() - started, sorted({name.split(".")[0] for name in set(sys.modules) - before})]))
+ours = time.process_time() - started - library
+print(json.dumps([ours / library, sorted({name.split(".")[0] for name in set(sys.modules) - before})]))
 """
 
 
@@ -118,4 +121,5 @@ def test_importing_the_contracts_is_cheap_and_pulls_in_pydantic_alone() -> None:
     pydantics = {"pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection"}
     extra = set(runs[0][1]) - sys.stdlib_module_names - pydantics - {"tasks"}
     assert not {name for name in extra if not name.startswith("_")}
-    assert min(seconds for seconds, _ in runs) < 0.2
+    # 0.12 s in all on an idle machine, nearly all of it pydantic's own: stated as a share, a busy one agrees.
+    assert min(share for share, _ in runs) < 0.5

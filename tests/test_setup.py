@@ -75,8 +75,15 @@ def test_the_script_itself_tells_an_old_python_from_a_new_one() -> None:
 def test_make_help_lists_every_target_in_a_line() -> None:
     makefile = (REPO / "Makefile").read_text()
     targets = re.findall(r"^([a-z]+):", makefile, flags=re.MULTILINE)
-    listed = subprocess.run(["make", "help"], cwd=REPO, capture_output=True, text=True, check=True).stdout.splitlines()
+    listed = subprocess.run(
+        ["make", "--no-print-directory", "help"], cwd=REPO, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
     assert [line.split()[1] for line in listed] == targets
     assert {"setup", "run", "test", "recommendations", "up", "down", "bench", "lint", "lock", "clean"} < set(targets)
     assert all(len(line.split(maxsplit=2)) == 3 for line in listed), "a target without its line"
-    assert subprocess.run(["make"], cwd=REPO, capture_output=True, text=True, check=True).stdout.splitlines() == listed
+    assert (
+        subprocess.run(
+            ["make", "--no-print-directory"], cwd=REPO, capture_output=True, text=True, check=True
+        ).stdout.splitlines()
+        == listed
+    )
