@@ -239,8 +239,8 @@ def _write_tree(db: duckdb.DuckDBPyConnection, source: Clickstream, out: Path) -
         scan = clickstream.scan(path, clickstream.TREE_COLUMNS)
         query = f"SELECT {whole('categoryid')} AS category, coalesce({whole('parentid')}, -1) AS parent FROM ({scan})"
         found = clickstream.run(db, path, query)
-        if clickstream.lines_left_out(db, path) or any(category is None for category, _ in found):
-            (problem, *_) = clickstream.problems(path, clickstream.TREE_COLUMNS)
+        clickstream.lines_left_out(db, path)
+        for problem in clickstream.problems(path, clickstream.TREE_COLUMNS):
             raise BadData(f"{problem}; correct the row")
         tree = pl.concat([tree, pl.DataFrame(found, schema=tree.schema, orient="row")])
     storage.write_table(out / "category_tree.parquet", tree.unique().sort("category", "parent"))

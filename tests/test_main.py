@@ -101,9 +101,36 @@ def waiting(folder: Path, **options: Any) -> "subprocess.Popen[bytes]":
 
 
 def test_sigterm_ends_a_task_with_143(tmp_path: Path) -> None:
-    process = waiting(tmp_path)
+    process = waiting(tmp_path, stderr=subprocess.PIPE)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=5) == 143
+    _, said = process.communicate(timeout=5)
+    assert process.returncode == 143
+    assert said.decode().startswith("ended by SIGTERM")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["request.json"]
+
+
+FAILING = """
+import logging, sys, time
+sys.path.insert(0, {root!r})
+import tasks.__main__ as entry
+entry.HEARTBEAT_SECONDS = 0.5
+def fail(*_):
+    time.sleep(2.2)
+    raise ZeroDivisionError("nobody\\nexpected this")
+entry.run_task = fail
+sys.exit(entry.main(sys.argv[1:]))
+"""
+
+
+def test_a_silent_task_says_that_it_lives_and_what_nobody_expected_is_told_whole(tmp_path: Path) -> None:
+    arguments = command("backup_mysql", {"inputs": {}, "config": {}, "run": RUN}, tmp_path)[3:]
+    code = FAILING.format(root=str(ROOT))
+    ended = subprocess.run([sys.executable, "-c", code, *arguments], check=False, capture_output=True, text=True)
+    assert ended.returncode == 70
+    assert ended.stderr.count("still at work: ") in (1, 2)
+    assert "Traceback" in ended.stderr
+    assert last_line(ended) == "unexpected ZeroDivisionError: nobody expected this; the traceback is above"
+    assert ended.stdout == ""
 
 
 def test_a_task_ends_when_whoever_started_it_dies(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
@@ -52,6 +53,21 @@ def test_a_generation_is_not_in_force_before_the_switch(store: Store) -> None:
     assert store.switch("b")
     assert shop_reads(store, 20) == "[200,2]"
     assert shop_reads(store, 99) is None
+
+
+def test_a_reader_sees_the_old_generation_while_the_new_one_is_written(store: Store) -> None:
+    publish(store, "a", 1, item=100)
+    seen: list[str | None] = []
+
+    def watched() -> Iterator[pl.DataFrame]:
+        for frame in lists(200):
+            yield frame
+            seen.extend([shop_reads(store, 20), str(store.read("a").height)])
+
+    store.write(generation("b", 2), watched(), visitors(), DEFAULT)
+    store.write(generation("a", 1), watched(), visitors(), DEFAULT)  # a second try of the night that is in force
+    assert seen == ["[100,2]", "5"] * 2
+    assert shop_reads(store, 20) == "[200,2]"
 
 
 def test_rows_are_ranked_from_one_and_sorted(store: Store) -> None:

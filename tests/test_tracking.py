@@ -6,7 +6,7 @@ import pytest
 from mlflow import MlflowClient
 
 from tasks.contracts import Backup
-from tasks.failures import BadConfig, BadData, Skipped
+from tasks.failures import BadConfig, BadData, Skipped, Unavailable
 from tasks.tracking import RETRIEVER_MODEL, TaskRun
 from tests.world import Home
 
@@ -87,6 +87,16 @@ def test_inputs_of_two_nights_are_refused(home: Home) -> None:
     with home.task("backup_mysql") as run, home.task("backup_mysql", run_id="manual__2") as other:
         one, two = stored(run), stored(other)
     with pytest.raises(BadConfig, match="different nights"), home.task("evaluate_recall", [one, two]):
+        pass
+
+
+def test_a_server_that_does_not_answer_is_worth_a_retry(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    away = Home(home.path, {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"})
+    with (
+        pytest.raises(Unavailable, match=r"127\.0\.0\.1:9 does not answer"),
+        away.task("backup_mysql"),
+    ):
         pass
 
 

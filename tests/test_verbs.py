@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from tasks import publication
-from tasks.contracts import TASKS, Artifact, Dataset
+from tasks.contracts import TASKS, Artifact, Dataset, Estimate
 from tasks.demo_data import make_demo_data
 from tasks.failures import BadConfig, BadData
 from tasks.recsys.synthetic import DemoConfig
@@ -17,6 +17,7 @@ from tests.world import Home
 
 AS_OF = "2015-09-10T00:00:00Z"
 QUICK = {"max_epochs": 2, "resamples": 100, "max_trees": 10, "min_groups": 1, "users_per_shard": 1_000}
+WORSE = Estimate(value=-0.02, low=-0.03, high=-0.01, n=400)
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,17 @@ def test_a_backfill_is_kept_and_not_in_force(night: Night) -> None:
     night.home.run("publish_recommendations", {}, inputs)  # a night's own second try changes nothing
     held = night.home.run("publish_recommendations", {}, inputs, run_type="backfill", run_id="b")
     assert held.in_force == night.artifacts["publication"].generation
+
+
+def test_a_second_try_keeps_what_the_first_one_decided(night: Night, tmp_path: Path) -> None:
+    """The first publication is made whatever the gate says; a try that ended after the switch is not judged anew."""
+    home = Home(night.home.path, {"NIGHTJAR_RECOMMENDATIONS": str(tmp_path / "new.db")})
+    names = ("dataset", "retriever", "report", "candidates", "ranker")
+    inputs = {name: night.artifacts[name] for name in names}
+    inputs["report"] = inputs["report"].model_copy(update={"blend_minus_baseline": WORSE})
+    tries = [home.run("publish_recommendations", {}, inputs) for _ in range(2)]
+    assert [one.verdict for one in tries] == ["first", "first"]
+    assert "would have held" in tries[1].reason
 
 
 def test_artifacts_of_another_night_are_refused(night: Night) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -25,6 +25,8 @@ class Home:
     """A NIGHTJAR_HOME: an MLflow store on SQLite and a place for what is published."""
 
     path: Path
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """what its environment has otherwise than usual"""
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -32,6 +34,7 @@ class Home:
         return {
             "MLFLOW_TRACKING_URI": f"sqlite:///{self.path}/mlflow/mlflow.db",
             "NIGHTJAR_RECOMMENDATIONS": f"{self.path}/recommendations.db",
+            **self.settings,
         }
 
     @contextmanager
