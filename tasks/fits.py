@@ -57,8 +57,9 @@ def read_tower(folder: Path) -> Tower:
     vectors = np.load(folder / VECTORS, allow_pickle=False)
     found = hashlib.sha256(vectors.tobytes()).hexdigest()
     search = faiss.read_index(str(folder / INDEX))
-    same = {about["fit"], saved["fit"], found}
-    if len(same) > 1 or search.ntotal != len(vectors) or search.d != vectors.shape[1]:
+    indexed = hashlib.sha256(search.reconstruct_n(0, search.ntotal).tobytes()).hexdigest()
+    same = {about["fit"], saved["fit"], found, indexed}
+    if len(same) > 1:
         raise BadData(
             f"{folder}: index, vectors and checkpoint are of different fits ({', '.join(sorted(same))}; index of "
             f"{search.ntotal} × {search.d}, vectors of {vectors.shape[0]} × {vectors.shape[1]}): train again"

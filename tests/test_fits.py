@@ -39,7 +39,7 @@ def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
     assert digests[0] == digests[1] != digests[2]
 
 
-@pytest.mark.parametrize("part", [fits.CHECKPOINT, fits.VECTORS, fits.ABOUT])
+@pytest.mark.parametrize("part", [fits.CHECKPOINT, fits.VECTORS, fits.INDEX, fits.ABOUT])
 def test_parts_of_two_fits_are_refused(tmp_path: Path, part: str) -> None:
     ours, theirs = write(tmp_path / "ours", 1), write(tmp_path / "theirs", 2)
     shutil.copy(theirs / part, ours / part)
