@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from tasks.candidate_files import SCORED, read_blocks, write_blocks
 from tasks.recsys.candidates import SOURCES, Candidates
@@ -26,6 +27,27 @@ def test_blocks_come_back_as_they_were_written(tmp_path: Path) -> None:
         expected = one.pairs()
         for name in ("row", "item", "place", "rank", "score"):
             np.testing.assert_array_equal(getattr(pairs, name), getattr(expected, name))
+
+
+def test_a_row_group_is_a_block_and_one_without_a_pair_is_passed_over(tmp_path: Path) -> None:
+    nothing = Candidates(*(np.zeros_like(part) for part in vars(block(1, 2)).values()))
+    nothing.item[:] = -1
+    path, ids = tmp_path / "c.parquet", np.arange(10, 18, dtype=np.int32)
+    write_blocks(path, ids, [block(1, 3), nothing, block(2, 3)])
+    groups = pq.ParquetFile(path).metadata
+    expected = [len(block(1, 3).pairs()), 0, len(block(2, 3).pairs())]
+    assert [groups.row_group(at).num_rows for at in range(groups.num_row_groups)] == expected
+    assert [lists.tolist() for lists, _ in read_blocks(path)] == [[10, 11, 12], [15, 16, 17]]
+
+
+def test_a_list_without_a_pair_is_left_out(tmp_path: Path) -> None:
+    some = block(1, 3)
+    some.item[1] = -1
+    write_blocks(tmp_path / "c.parquet", np.array([5, 6, 7], dtype=np.int32), [some])
+    ((lists, pairs),) = read_blocks(tmp_path / "c.parquet")
+    assert lists.tolist() == [5, 7]
+    assert sorted(set(pairs.row.tolist())) == [0, 1]
+    assert pairs.item.tolist() == some.pairs().item.tolist()
 
 
 def test_the_same_candidates_give_the_same_bytes(tmp_path: Path) -> None:

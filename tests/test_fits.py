@@ -1,7 +1,9 @@
 """A fit on disk: read back as it was, the same bytes for the same model, parts that do not mix."""
 
+import pickle
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import torch
 from scipy import sparse
 
 from tasks import fits, storage
+from tasks.contracts import Dataset
 from tasks.failures import BadData
 from tasks.recsys.two_tower import TwoTower
 from tests.recsys.made import asked
@@ -54,6 +57,22 @@ def test_an_index_of_other_items_is_refused(tmp_path: Path) -> None:
     shutil.copy(theirs / fits.INDEX, ours / fits.INDEX)
     with pytest.raises(BadData, match=f"index of {ITEMS + 1} × 9"):
         fits.read_tower(ours)
+
+
+def test_a_checkpoint_with_anything_but_weights_is_refused(tmp_path: Path) -> None:
+    folder = write(tmp_path / "fit", 1)
+    saved = torch.load(folder / fits.CHECKPOINT, weights_only=True)
+    torch.save({**saved, "more": Path("/tmp")}, folder / fits.CHECKPOINT)
+    with pytest.raises(pickle.UnpicklingError, match="weights_only"):
+        fits.read_tower(folder)
+
+
+def test_a_cut_uses_no_fit_of_later_events() -> None:
+    made: dict[str, Any] = dict.fromkeys(("uri", "digest", "input_digest", "night"), "some")
+    made |= dict.fromkeys(("size", "events", "users", "items", "history_cap", "duplicates", "rejected", "shards"), 1)
+    dataset = Dataset(**made, first_cut=10, ranker_cuts=(10, 13, 16), second_cut=20, as_of=30)
+    assert [fits.cut_of_fit(dataset, cut) for cut in fits.cuts(dataset)] == [10, 10, 10, 20, 30]
+    assert list(fits.cuts(dataset)) == [10, 13, 16, 20, 30]
 
 
 def test_neighbours_are_read_back(tmp_path: Path) -> None:

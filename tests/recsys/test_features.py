@@ -6,7 +6,7 @@ import pytest
 
 from tasks.recsys.candidates import SOURCES, Pairs
 from tasks.recsys.features import FEATURES, ItemTable, features, item_table
-from tasks.recsys.interactions import CART, DAY, TRANSACTION, VIEW, Interactions, histories
+from tasks.recsys.interactions import CART, DAY, TRANSACTION, VIEW, Histories, Interactions, histories
 from tests.recsys.made import asked, chance, table, views
 
 CUT = 30 * DAY
@@ -71,6 +71,47 @@ def test_what_is_known_of_the_item() -> None:
     assert row["item_conversion"] == pytest.approx((1 + 20 / 7) / (6 + 20))
     assert other["item_conversion"] == pytest.approx((0 + 20 / 7) / (1 + 20))
     assert (row["item_age_days"], other["item_age_days"]) == (25, 26)
+
+
+def slow(pair: Pairs, at: int, known: Interactions, past: Histories, items: ItemTable) -> dict[str, float]:
+    """Every feature of one pair by its description, missing ones left out."""
+    item, mine = int(pair.item[at]), slice(past.start[pair.row[at]], past.start[pair.row[at] + 1])
+    history = list(zip(past.item[mine].tolist(), past.event[mine].tolist(), strict=True))
+    rows = list(zip(known.item.tolist(), known.event.tolist(), ((CUT - known.time) / DAY).tolist(), strict=True))
+    found = {"place": at + 1, "covisitation_rank": at + 1, "covisitation_score": (at + 1) / 10}
+    own = [(step, event) for step, (other, event) in enumerate(reversed(history)) if other == item]
+    found |= {"own_count": len(own), "own_strongest": max((event + 1 for _, event in own), default=0)}
+    found |= {"own_steps": own[0][0]} if own else {}
+    category = items.category[item]
+    found["category_count"] = sum(items.category[other] == category >= 0 for other, _ in history)
+    prices = [float(items.price[other]) for other, _ in history if not math.isnan(items.price[other])]
+    if not math.isnan(items.price[item]):
+        found["price"] = float(items.price[item])
+        found |= {"price_ratio": found["price"] / (sum(prices) / len(prices))} if prices else {}
+    found["history_length"] = len(history)
+    found["history_carts"] = sum(event >= CART for _, event in history) / max(len(history), 1)
+    ages = [age for other, _, age in rows if other == item]
+    views, buys = (sum(o == item and e == event for o, e, _ in rows) for event in (VIEW, TRANSACTION))
+    usual = sum(e == TRANSACTION for _, e, _ in rows) / sum(e == VIEW for _, e, _ in rows)
+    week, fortnight = (sum(low < age <= high for age in ages) for low, high in ((0, 7), (7, 21)))
+    found |= {"item_views": views, "item_purchases": buys, "item_conversion": (buys + 20 * usual) / (views + 20)}
+    found |= {"item_recent": sum(age <= 14 for age in ages), "item_age_days": max(ages)}
+    return found | {"item_trend": (2 * week + 20) / (fortnight + 20)}
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_every_feature_equals_the_slow_way(seed: int) -> None:
+    known = chance(seed, 300, users=12, items=15, days=40)
+    early = known.before(CUT)
+    category = [item % 4 - 1 for item in range(early.items)]
+    price = [math.nan if item % 5 == 0 else 2.0 * item for item in range(early.items)]
+    items, past = shop(known, category, price), histories(known, CUT, 20, np.arange(13))
+    asked_of = pairs(*((user, item) for user in range(13) for item in range(early.items)))
+    found = named(features(asked_of, past, items))
+    for at, row in enumerate(found):
+        expected = slow(asked_of, at, early, past, items)
+        assert {name for name, value in row.items() if not math.isnan(value)} == set(expected)
+        assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-5)
 
 
 def test_learning_and_serving_see_the_same_whatever_the_block() -> None:

@@ -79,6 +79,7 @@ def test_grades_are_the_strongest_event_of_the_window() -> None:
     truth.event[:] = [2, 0]
     wanted = np.array([0, 0, 1, 2], dtype=np.int32), np.array([5, 7, 5, 7], dtype=np.int32)
     assert grades(*wanted, truth).tolist() == [3, 0, 0, 1]
+    assert grades(*wanted, truth_between(known, 5 * DAY, 6 * DAY)).tolist() == [0, 0, 0, 0]
 
 
 def test_only_negatives_are_left_out_and_groups_stay_together() -> None:
@@ -89,6 +90,17 @@ def test_only_negatives_are_left_out_and_groups_stay_together() -> None:
     assert 0.22 < negatives < 0.28
     assert kept.size.sum() == len(kept.grade)
     assert (np.bincount(kept.group[kept.grade > 0], minlength=GROUPS) == 1).all()
+
+
+def test_rows_are_shuffled_within_their_groups() -> None:
+    """LightGBM breaks ties by row order, which was the blend's."""
+    groups = made(1, 0)
+    kept = down_sample(groups, 1.0, seed=3)
+    place, group = kept.features[:, 0].reshape(-1, SIZE), groups.features.reshape(GROUPS, SIZE, -1)
+    assert (np.sort(place, axis=1) == np.arange(1, SIZE + 1)).all()
+    assert abs(np.corrcoef(place.mean(axis=0), np.arange(SIZE))[0, 1]) < 0.6  # in the blend's order it is 1
+    order = np.argsort(place, axis=1)[:, :, None]
+    assert (np.take_along_axis(kept.features.reshape(GROUPS, SIZE, -1), order, 1) == group).all()
 
 
 def test_groups_without_a_positive_teach_nothing() -> None:

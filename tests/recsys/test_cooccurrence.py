@@ -1,0 +1,121 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import sparse
+
+from tasks.recsys import cooccurrence
+from tasks.recsys.interactions import DAY
+from tests.recsys.made import asked, views
+
+CUT = 100 * DAY
+
+
+# co-visitation
+
+
+def test_covisitation_weighs_offset_gap_age_and_direction() -> None:
+    known = views((0, 0, 89), (0, 1, 90), (0, 2, 90))
+    matrix = cooccurrence.covisitation(
+        known, CUT, window=2, gap=DAY, half_life=10 * DAY, backward=0.25, damping=0, neighbours=9
+    ).toarray()
+    near, far, level = 0.5 * (1 / 2), 0.5 * (1 / 2) / 2, 0.5 * 1
+    expected = [[0, near, far], [0.25 * near, 0, level], [0.25 * far, 0.25 * level, 0]]
+    assert matrix == pytest.approx(np.array(expected), rel=1e-6)
+
+
+def test_covisitation_adds_up_over_users_and_not_across_them() -> None:
+    known = views((0, 0, 99), (0, 1, 99), (1, 0, 99), (1, 1, 99), (1, 1, 99.5))
+    matrix = cooccurrence.covisitation(known, CUT, gap=math.inf, half_life=math.inf, backward=0, damping=0).toarray()
+    assert matrix.tolist() == [[0, 1 + (1 + 1 / 2)], [0, 0]]
+
+
+def test_damping_divides_a_row_by_a_power_of_its_sum() -> None:
+    known = views((0, 0, 99), (0, 1, 99), (1, 0, 99), (1, 1, 99), (2, 0, 99), (2, 1, 99), (3, 0, 99), (3, 2, 99))
+    matrix = cooccurrence.covisitation(known, CUT, gap=math.inf, half_life=math.inf, backward=0, damping=0.5).toarray()
+    assert matrix[0] == pytest.approx([0, 3 / 2, 1 / 2])
+
+
+def test_covisitation_keeps_the_strongest_neighbours_and_the_lower_id_of_ties() -> None:
+    known = views((0, 0, 99), (0, 3, 99), (1, 0, 99), (1, 2, 99), (2, 0, 99), (2, 1, 99), (3, 0, 99), (3, 3, 99))
+    matrix = cooccurrence.covisitation(known, CUT, damping=0, neighbours=2)
+    assert matrix[[0]].indices.tolist() == [1, 3]
+
+
+# item-kNN and RP3beta
+
+BINARY = views((0, 0, 1), (0, 1, 2), (1, 0, 1), (1, 2, 2), (2, 0, 1), (2, 0, 3), (2, 1, 2))
+"""Users 0 and 2 saw items 0 and 1, user 1 items 0 and 2."""
+
+
+def test_seen_is_binary() -> None:
+    assert cooccurrence.seen(BINARY, CUT).toarray().tolist() == [[1, 1, 0], [1, 0, 1], [1, 1, 0]]
+
+
+def test_seen_keeps_the_newest_distinct_items() -> None:
+    known = views((0, 0, 1), (0, 1, 2), (0, 0, 3), (0, 2, 4), (2, 1, 1))
+    assert cooccurrence.seen(known, CUT, cap=2).toarray().tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
+
+
+def test_cosine() -> None:
+    expected = [
+        [1, 2 / math.sqrt(3 * 2), 1 / math.sqrt(3 * 1)],
+        [2 / math.sqrt(2 * 3), 1, 0],
+        [1 / math.sqrt(1 * 3), 0, 1],
+    ]
+    assert cooccurrence.cosine(cooccurrence.seen(BINARY, CUT)).toarray() == pytest.approx(np.array(expected))
+
+
+def test_rp3beta() -> None:
+    matrix = cooccurrence.rp3beta(cooccurrence.seen(BINARY, CUT), alpha=1, beta=0.6).toarray()
+    assert matrix[0] == pytest.approx([(3 / 3 / 2) / 3**0.6, (2 / 3 / 2) / 2**0.6, (1 / 3 / 2) / 1**0.6])
+    assert matrix[2] == pytest.approx([(1 / 1 / 2) / 3**0.6, 0, (1 / 1 / 2) / 1**0.6])
+
+
+# recommend
+
+
+@given(st.data(), st.integers(1, 5), st.integers(1, 30))
+def test_recommend_equals_the_dense_way_whatever_the_chunks(data: st.DataObject, k: int, cells: int) -> None:
+    # eighths add up exactly, so that ties are ties in any order of summing
+    values = data.draw(st.lists(st.lists(st.integers(0, 3), min_size=6, max_size=6), min_size=6, max_size=6))
+    dense = np.array(values, dtype=np.float32) / 8
+    history = asked(*data.draw(st.lists(st.lists(st.integers(0, 7), max_size=5), max_size=6)))
+    weights = np.array([data.draw(st.integers(0, 3)) for _ in history.item], dtype=np.float64)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cooccurrence, "CELLS", cells)
+        lists, scores = cooccurrence.recommend(history, weights, sparse.csr_array(dense), k)
+    for row in range(len(history)):
+        span = range(history.start[row], history.start[row + 1])
+        score = sum((weights[i] * dense[history.item[i]] for i in span if history.item[i] < 6), np.zeros(6))
+        best = [int(j) for j in sorted(range(6), key=lambda j: (-score[j], j)) if score[j] > 0][:k]
+        assert lists[row].tolist() == best + [-1] * (k - len(best))
+        assert scores[row].tolist() == [score[j] for j in best] + [0] * (k - len(best))
+
+
+def random_neighbours(rng: np.random.Generator, items: int) -> sparse.csr_array:
+    return sparse.csr_array(
+        np.where(rng.random((items, items)) < 0.4, rng.random((items, items)), 0).astype(np.float32)
+    )
+
+
+def test_recommend_does_not_depend_on_chunks_or_company(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    matrix = random_neighbours(rng, 50)
+    history = asked(*(rng.integers(0, 50, size=rng.integers(0, 12)).tolist() for _ in range(60)))
+    lists, scores = cooccurrence.recommend(history, cooccurrence.recency(history), matrix, 20)
+    monkeypatch.setattr(cooccurrence, "CELLS", 64)
+    some = history.take(np.arange(0, 60, 7))
+    again, rescored = cooccurrence.recommend(some, cooccurrence.recency(some), matrix, 20)
+    assert again.tobytes() == lists[::7].tobytes()
+    assert rescored.tobytes() == scores[::7].tobytes()
+
+
+def test_a_longer_list_begins_with_the_shorter_one() -> None:
+    rng = np.random.default_rng(1)
+    matrix = random_neighbours(rng, 30)
+    history = asked(*(rng.integers(0, 30, size=4).tolist() for _ in range(20)))
+    short, long = (cooccurrence.recommend(history, cooccurrence.recency(history), matrix, k)[0] for k in (3, 12))
+    assert short.tolist() == long[:, :3].tolist()
