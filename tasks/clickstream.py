@@ -1,18 +1,12 @@
 """The adapter to the shop's files: events, item properties and category tree in the Retailrocket format.
 
-Rows are read as text and converted strictly.  The fast path counts what is wrong; only if something is, the file is
-read again row by row, to name the file, the line, the field and the value.
+Rows are read as text and converted strictly.  `bad_rows` names those that are not in the format.
 """
 
-import csv
 import gzip
-import io
-import re
-import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
@@ -20,27 +14,23 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks import storage
+from tasks.bad_rows import rows, shown, sized, unreadable
 from tasks.failures import BadData
-from tasks.recsys.interactions import DAY, EVENTS
 
 EVENT_COLUMNS = ("timestamp", "visitorid", "event", "itemid", "transactionid")
 PROPERTY_COLUMNS = ("timestamp", "itemid", "property", "value")
 TREE_COLUMNS = ("categoryid", "parentid")
+STEMS = ("events", "item_properties", "category_tree")
+"""How the files' names begin."""
+MARKER = "demo.json"
+"""Lies beside generated data."""
 SUFFIXES = (".csv", ".csv.gz", ".csv.zst", ".parquet")
-EXAMPLES = 5
-"""Bad rows that a message names."""
-
 ROWS_LOST = {
     "UNQUOTED VALUE": "a quote is opened or closed in the wrong place",
     "LINE SIZE OVER MAXIMUM": "a line of more than 2 MB, expected a row",
 }
 """Errors of DuckDB after which it goes on somewhere else in the file, and what they mean."""
-
-EARLIEST, LATEST = 946_684_800_000, int(time.time() * 1000) + DAY
-"""2000-01-01 and tomorrow, UTC ms: an instant outside is no event of a shop."""
-DIGITS = re.compile("0|[1-9][0-9]{0,18}")
-SURROGATES = re.compile("[\ud800-\udfff]")
-"""What bytes that are no UTF-8 are read as."""
 
 
 @dataclass(frozen=True)
@@ -60,42 +50,32 @@ class Clickstream:
     @property
     def is_demo(self) -> bool:
         """True for generated data: its year is fixed, so its age says nothing."""
-        return (self.folder / "demo.json").is_file()
+        return (self.folder / MARKER).is_file()
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One row that is not in the format."""
-
-    file: str
-    line: int
-    field: str
-    value: str
-    expected: str
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.field} = '{self.value}', expected {self.expected}"
-
-
-def find(data: str) -> Clickstream:
-    """The files of a folder in the Retailrocket format."""
-    folder = Path(data)
+def find(data: str, work: Path) -> Clickstream:
+    """The files of a folder in the Retailrocket format; those behind a URL are fetched into the folder `work`."""
+    folder = storage.fetch_folder(data, work / "input", _is_input) if "://" in data else Path(data)
     if not folder.is_dir():
         raise BadData(f"data folder {data} does not exist; expected a folder with events.csv (or .gz, .zst, .parquet)")
 
     def named(stem: str) -> tuple[Path, ...]:
         return tuple(sorted(p for p in folder.glob(f"{stem}*") if p.is_file() and p.name.endswith(SUFFIXES)))
 
-    events = named("events")
+    events, properties, tree = (named(stem) for stem in STEMS)
     if not events:
         raise BadData(
             f"no events file in {data}: expected events*.csv, plain or .gz, .zst or .parquet, "
             f"with the columns {','.join(EVENT_COLUMNS)}"
         )
-    empty = [path for path in (*events, *named("item_properties"), *named("category_tree")) if not path.stat().st_size]
+    empty = [path for path in (*events, *properties, *tree) if not path.stat().st_size]
     if empty:
         raise BadData(f"{empty[0]} is empty (0 bytes): expected a header and rows; was its export cut short?")
-    return Clickstream(folder, events, named("item_properties"), named("category_tree"))
+    return Clickstream(folder, events, properties, tree)
+
+
+def _is_input(name: str) -> bool:
+    return name == MARKER or (name.startswith(STEMS) and name.endswith(SUFFIXES))
 
 
 def scan(path: Path, columns: Sequence[str]) -> str:
@@ -139,10 +119,10 @@ def check(path: Path, columns: Sequence[str]) -> None:
             found = pq.read_schema(path).names
         except pa.ArrowException as error:
             raise BadData(
-                f"{_sized(path)} is no Parquet file ({error}); expected a whole one: export it again"
+                f"{sized(path)} is no Parquet file ({error}); expected a whole one: export it again"
             ) from None
     else:
-        found = [_shown(name) for _, row in islice(_rows(path), 1) for name in row]
+        found = [shown(name) for _, row in islice(rows(path), 1) for name in row]
     if found != list(columns):
         missing, extra = [c for c in columns if c not in found], [c for c in found if c not in columns]
         raise BadData(
@@ -159,7 +139,7 @@ def _check_gzip(path: Path) -> None:
                 pass
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise BadData(
-            f"{_sized(path)} is truncated, damaged or no gzip archive ({error}); expected a whole one: export it again"
+            f"{sized(path)} is truncated, damaged or no gzip archive ({error}); expected a whole one: export it again"
         ) from None
 
 
@@ -168,97 +148,9 @@ def run(db: duckdb.DuckDBPyConnection, path: Path, query: str) -> list[tuple]:  
     try:
         return db.execute(query).fetchall()
     except duckdb.Error as error:
-        raise BadData(_translate(path, str(error))) from None
-
-
-def problems(path: Path, columns: Sequence[str]) -> list[Problem]:
-    """The first rows of a file that are not in the format, with their lines (of Parquet: their rows)."""
-    rows = _parquet_rows(path) if path.name.endswith(".parquet") else islice(_rows(path), 1, None)
-    found = (_problem(path, line, row, columns) for line, row in rows)
-    return list(islice((problem for problem in found if problem), EXAMPLES))
-
-
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line number and fields of every row of a CSV file, its header too."""
-    try:
-        with (
-            pa.input_stream(str(path), compression="detect") as raw,
-            io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="") as text,
-        ):
-            reader = csv.reader(text)
-            starts = 1
-            for row in reader:
-                if row:
-                    yield starts, row
-                starts = reader.line_num + 1
-    except OSError as error:
-        raise BadData(_translate(path, str(error))) from None
-    except csv.Error as error:
-        raise BadData(f"{path}:{reader.line_num}: {error}; expected comma-separated rows") from None
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    with pq.ParquetFile(path) as file:
-        rows = (row for batch in file.iter_batches() for row in zip(*batch.to_pydict().values(), strict=True))
-        for number, row in enumerate(rows, 1):
-            yield number, ["" if value is None else str(value) for value in row]
-
-
-def _problem(path: Path, line: int, row: list[str], columns: Sequence[str]) -> Problem | None:
-    """Names the first bad field of a row; None for a good row."""
-    if len(row) != len(columns):
-        return Problem(path.name, line, "row", _shown(",".join(row)), f"{len(columns)} fields, it has {len(row)}")
-    for field, value in zip(columns, row, strict=True):
-        if expected := _expectation(field, value):
-            return Problem(path.name, line, field, _shown(value), expected)
-    return None
-
-
-def _expectation(field: str, value: str) -> str:
-    """What a field should be, if it is something else; empty if it is right."""
-    if SURROGATES.search(value):
-        return "text in UTF-8"
-    if field == "event":
-        return "" if value in EVENTS else f"one of {', '.join(EVENTS)}"
-    if field == "timestamp":
-        return "" if DIGITS.fullmatch(value) and EARLIEST <= int(value) < LATEST else guess(value)
-    if field in ("visitorid", "itemid", "categoryid") or (field == "parentid" and value):
-        right = DIGITS.fullmatch(value) and int(value) < 1 << 63
-        return "" if right else "a whole number, 0 or more, as plain digits"
-    return ""
-
-
-def _shown(value: str) -> str:
-    """A text as a message may carry it: not too long, in one line, foreign bytes as escapes."""
-    text = value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    text = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
-    return text if len(text) <= 100 else text[:99] + "…"
-
-
-def _sized(path: Path) -> str:
-    return f"{path} ({path.stat().st_size:,} bytes)"
-
-
-def _translate(path: Path, message: str) -> str:
-    if path.name.endswith(".zst"):
-        return f"{_sized(path)} is truncated, damaged or no zstd archive; expected a whole one: export it again"
-    return f"{_sized(path)}: cannot be read ({message.splitlines()[0]}); expected comma-separated rows in UTF-8"
+        raise BadData(unreadable(path, str(error))) from None
 
 
 def whole(field: str) -> str:
     """SQL: a text as a whole number, NULL unless it is written as plain digits (so no 1.4E+12)."""
     return f"CASE WHEN TRY_CAST({field} AS BIGINT)::VARCHAR = {field} THEN TRY_CAST({field} AS BIGINT) END"
-
-
-def guess(value: str) -> str:
-    """What a timestamp should be, and what a bad one looks like."""
-    if re.fullmatch(r"\d(\.\d+)?E\+?\d+", value, re.IGNORECASE):
-        return "milliseconds as plain digits (looks like a number that went through a spreadsheet)"
-    if re.fullmatch(r"\d{9,10}(\.\d+)?", value):
-        return "milliseconds (looks like seconds: multiply by 1000)"
-    if re.fullmatch(r"\d{16}", value):
-        return "milliseconds (looks like microseconds: divide by 1000)"
-    if re.fullmatch(r"[1-9]\d{12}", value):
-        year = datetime.fromtimestamp(int(value) / 1000, UTC).year
-        return f"an instant of the past (this one is of the year {year}, still to come: is a clock wrong?)"
-    return "UTC milliseconds since 1970 in plain digits, from the year 2000 on"

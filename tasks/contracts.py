@@ -46,6 +46,7 @@ class Dataset(Artifact):
     history_cap: int = Field(ge=1, description="newest interactions of a user that anything reads")
     duplicates: int = Field(ge=0, description="exact duplicates removed")
     rejected: int = Field(ge=0, description="rows that are not in the format, left out")
+    suspect: tuple[str, ...] = Field(description="what is odd about the input, in words; the gate then holds")
     shards: int = Field(ge=1, description="shards of users that candidates are generated in")
 
 
@@ -145,18 +146,46 @@ Seed = Annotated[int, Field(ge=0, le=2**31 - 1, description="seed of everything 
 
 
 class PrepareDataConfig(Config):
-    data: str = Field(min_length=1, description="folder with events*.csv, item_properties*.csv, category_tree.csv")
+    data: str = Field(
+        min_length=1,
+        description="folder, or URL of one (s3://bucket/folder), with events*.csv, item_properties*.csv, "
+        "category_tree.csv; each plain, .gz, .zst or .parquet",
+    )
     as_of: Instant = Field(
         None, description="only events strictly before this UTC instant count; empty: the run's date, or everything"
     )
     first_quantile: float = Field(0.70, gt=0, lt=1, description="share of the events before the first cut")
     second_quantile: float = Field(0.85, gt=0, lt=1, description="share of the events before the second cut")
+    first_cut: Instant = Field(None, description="c1 as a UTC instant, with second_cut, instead of the quantiles")
+    second_cut: Instant = Field(None, description="c2 as a UTC instant, with first_cut")
+    validation_days: float | None = Field(
+        None, gt=0, le=3650, description="days from c1 to c2, with test_days, instead of the quantiles"
+    )
+    test_days: float | None = Field(None, gt=0, le=3650, description="days from c2 to as_of, with validation_days")
     ranker_windows: int = Field(4, ge=2, le=12, description="label windows of the ranker between the two cuts")
     max_rejected_share: float = Field(
-        0.0, ge=0, le=0.05, description="share of rows that may be unreadable before the night fails; 0: none"
+        0.0,
+        ge=0,
+        le=0.05,
+        description="share of rows that may be bad before the night fails; 0.001 is lenient",
+    )
+    max_orphan_share: float = Field(
+        0.01, ge=0, le=1, description="share of categories, and of items, whose category the tree may lack"
+    )
+    max_duplicate_share: float = Field(
+        0.01, ge=0, le=1, description="share of exact duplicates above which the night is suspect, and holds"
+    )
+    max_gap_days: float = Field(
+        30.0, gt=0, le=3650, description="days without an event before a last handful of rows fails: a wrong clock"
+    )
+    volume_tolerance: float = Field(
+        2.0, ge=1, le=100, description="times the newest day may lie outside the last four weeks' volume unsuspected"
     )
     max_data_age_days: float = Field(
         2.0, gt=0, le=3650, description="days the newest event may lie before as_of; not applied to demo data"
+    )
+    frequent_properties: int = Field(
+        10, ge=0, le=100, description="most frequent item properties before a cut that are kept, besides those known"
     )
     history_cap: int = Field(50, ge=1, le=1_000, description="newest interactions of a user that anything reads")
     users_per_shard: int = Field(

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from tasks import fits, storage
+from tasks import dataset_files, fits
 from tasks.contracts import Dataset, Estimate, EvaluateRecallConfig, RecallReport, Retriever
 from tasks.recsys import baselines, evaluation, metrics
 from tasks.recsys.evaluation import DEPTHS, HEADLINE, Question
@@ -22,7 +22,7 @@ HEADLINE_METRIC = f"recall_at_{HEADLINE}"
 
 def evaluate_recall(dataset: Dataset, retriever: Retriever, config: EvaluateRecallConfig, run: TaskRun) -> RecallReport:
     """Writes every metric of the two-tower, the blend and each baseline; logs them to the Retriever's own run."""
-    interactions = storage.read_interactions(run.fetch(dataset))
+    interactions = dataset_files.read_interactions(run.fetch(dataset))
     cut, deepest = dataset.second_cut, max(DEPTHS)
     asked = evaluation.question(interactions, cut, dataset.as_of, dataset.history_cap)
     log.info("asked about %d warm users; %d are cold", len(asked.truth), len(asked.cold))

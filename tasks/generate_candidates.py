@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tasks import candidate_files, fits, storage
+from tasks import candidate_files, dataset_files, fits, storage
 from tasks.contracts import Candidates, Dataset, GenerateCandidatesConfig, Retriever
 from tasks.failures import BadConfig
 from tasks.recsys import candidates, interactions
@@ -24,7 +24,7 @@ def generate_candidates(
     if config.shard >= dataset.shards:
         raise BadConfig(f"shard = {config.shard}: the dataset has {dataset.shards} shards, numbered from 0")
     data, fitted = run.fetch(dataset), run.fetch(retriever)
-    known = storage.read_interactions(data)
+    known = dataset_files.read_interactions(data)
     out = run.work / "candidates"
     out.mkdir()
     users, lists, pairs = _serve(out, data, fitted, dataset, known, config)
@@ -47,14 +47,14 @@ def _serve(
     out: Path, data: Path, fitted: Path, dataset: Dataset, known: Interactions, config: GenerateCandidatesConfig
 ) -> tuple[int, int, int]:
     """Candidates of every user of the shard; users who share a history share a list."""
-    everybody = interactions.histories(known, dataset.as_of, dataset.history_cap)
+    everybody = dataset_files.read_histories(data, dataset.as_of)
     first, list_of = interactions.distinct(everybody)
     mine = np.flatnonzero(np.arange(len(first)) % dataset.shards == config.shard).astype(np.int32)
     user = np.flatnonzero(list_of % dataset.shards == config.shard)
     storage.write_table(out / "users.parquet", {"user": everybody.user[user], "list": list_of[user].astype(np.int32)})
     storage.write_table(out / "lists.parquet", {"list": mine, "user": everybody.user[first[mine]]})
     sources = fits.read_retriever(fitted, dataset, known, dataset.as_of, config.candidates)
-    unwanted = _unavailable(data, dataset.as_of, known.items)
+    unwanted = _unavailable(data, dataset.as_of)
     asked = everybody.take(first[mine])
     log.info("shard %d: %d users, %d distinct histories", config.shard, len(user), len(mine))
     blocks = _told(sources.blended(asked, config.candidates), unwanted, len(mine))
@@ -90,19 +90,16 @@ def _groups(
     """Candidates as of a cut for the shard's users who have a history before it and did something in its window."""
     cut, end = window
     active = np.unique(known.between(cut, end).user)
-    asked = interactions.histories(known, cut, dataset.history_cap, active[active % dataset.shards == config.shard])
-    asked = asked.take(np.flatnonzero(asked.length))
+    asked = dataset_files.read_histories(data, cut, active[active % dataset.shards == config.shard])
     sources = fits.read_retriever(fitted, dataset, known, cut, config.candidates)
-    unwanted = _unavailable(data, cut, known.before(cut).items)
+    unwanted = _unavailable(data, cut)
     path.parent.mkdir(exist_ok=True)
     blocks = (candidates.without(block, unwanted) for block in sources.blended(asked, config.candidates))
     pairs = candidate_files.write_blocks(path, asked.user, blocks)
     log.info("cut %d: %d groups, %d pairs", cut, len(asked), pairs)
 
 
-def _unavailable(data: Path, cut: int, items: int) -> npt.NDArray[np.bool_]:
+def _unavailable(data: Path, cut: int) -> npt.NDArray[np.bool_]:
     """Which items [items] are known to be unavailable as of a cut."""
-    table = storage.read_table(data / "item_properties" / f"{cut}.parquet", ["item", "available"])
-    unwanted = np.zeros(items, dtype=bool)
-    unwanted[table["item"].to_numpy()] = table["available"].to_numpy() == 0
+    unwanted: npt.NDArray[np.bool_] = dataset_files.read_items(data, cut, ["available"])["available"].to_numpy() == 0
     return unwanted

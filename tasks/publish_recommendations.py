@@ -11,7 +11,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks import candidate_files, publication, ranker_files, storage
+from tasks import candidate_files, dataset_files, publication, ranker_files, storage
 from tasks.contracts import Candidates, Dataset, Publication, PublishRecommendationsConfig, Ranker, RecallReport
 from tasks.contracts import Retriever as RetrieverArtifact
 from tasks.failures import BadData
@@ -19,7 +19,6 @@ from tasks.publication import Generation
 from tasks.recsys import gate, ranking
 from tasks.recsys.features import features
 from tasks.recsys.gate import Facts, Verdict
-from tasks.recsys.interactions import Interactions, Longs, histories
 from tasks.recsys.metrics import Mean
 from tasks.tracking import RANKER_MODEL, RETRIEVER_MODEL, TaskRun
 
@@ -45,8 +44,8 @@ def publish_recommendations(
     shards = [run.fetch(shard) for shard in candidates]
     out = run.work / "recommendations"
     out.mkdir()
-    known, item_ids = storage.read_interactions(data), storage.read_item_ids(data)
-    lengths, distinct = _rank(out / "lists.parquet", data, shards, run.fetch(ranker), known, dataset, config.top)
+    item_ids = dataset_files.read_item_ids(data)
+    lengths, distinct = _rank(out / "lists.parquet", data, shards, run.fetch(ranker), dataset.as_of, config.top)
     visitors = _visitors(data, shards)
     storage.write_table(out / "visitors.parquet", visitors)
     popular = storage.read_table(shards[0] / "default.parquet")["item"].to_numpy()[: config.top]
@@ -64,6 +63,7 @@ def publish_recommendations(
         published_as_of=current.as_of if current else None,
         backfill=run.context.run_type == "backfill",
         baseline=report.baseline,
+        suspect=dataset.suspect,
         blend_minus_baseline=Mean(**report.blend_minus_baseline.model_dump()),
         after_minus_before=Mean(**ranker.after_minus_before.model_dump()),
         coverage=coverage,
@@ -113,13 +113,11 @@ def _check_belonging(
         raise BadData(f"candidates of shards {[one.shard for one in shards]}, expected 0 … {dataset.shards - 1}")
 
 
-def _rank(
-    path: Path, data: Path, shards: list[Path], ranker: Path, known: Interactions, dataset: Dataset, top: int
-) -> tuple[pl.DataFrame, int]:
+def _rank(path: Path, data: Path, shards: list[Path], ranker: Path, as_of: int, top: int) -> tuple[pl.DataFrame, int]:
     """Writes the best `top` items of every list; returns each list's length and how many lists differ."""
     booster = ranker_files.read_booster(ranker)
-    items = ranker_files.read_items(data, known, dataset.as_of)
-    item_ids = storage.read_item_ids(data)
+    items = ranker_files.read_items(data, as_of)
+    item_ids, past = dataset_files.read_item_ids(data), dataset_files.read_histories(data, as_of)
     lengths: list[pl.DataFrame] = []
     different: set[bytes] = set()
     with pq.ParquetWriter(path, LIST_SCHEMA, compression="zstd") as writer:
@@ -127,7 +125,7 @@ def _rank(
             user_of = storage.read_table(shard / "lists.parquet")
             for ids, pairs in candidate_files.read_blocks(shard / "serve.parquet"):
                 users = user_of["user"].to_numpy()[np.searchsorted(user_of["list"].to_numpy(), ids)]
-                asked = histories(known, dataset.as_of, dataset.history_cap, users)
+                asked = past.take(np.searchsorted(past.user, users))
                 score = ranking.score(booster, features(pairs, asked, items), pairs.place)
                 position, _ = ranking.ranked(pairs, score, top)
                 row = pairs.row[position]
@@ -145,7 +143,7 @@ def _rank(
 
 def _visitors(data: Path, shards: list[Path]) -> pl.DataFrame:
     """visitorid, list: who reads which list, ascending by visitorid."""
-    ids: Longs = storage.read_table(data / "users.parquet")["visitorid"].to_numpy()
+    ids = dataset_files.read_user_ids(data)
     users = pl.concat([storage.read_table(shard / "users.parquet") for shard in shards])
     return pl.DataFrame({"visitorid": ids[users["user"].to_numpy()], "list": users["list"]}).sort("visitorid")
 

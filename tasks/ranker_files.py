@@ -4,25 +4,19 @@ from pathlib import Path
 from typing import Any
 
 import lightgbm
-import numpy as np
+import polars as pl
 
-from tasks import storage
+from tasks import dataset_files
 from tasks.failures import BadData
 from tasks.recsys.features import FEATURES, ItemTable, item_table
-from tasks.recsys.interactions import Interactions
 
 BOOSTER = "ranker.txt"
 
 
-def read_items(data: Path, interactions: Interactions, cut: int) -> ItemTable:
+def read_items(data: Path, cut: int) -> ItemTable:
     """The items as of a cut, with their properties."""
-    items = interactions.before(cut).items
-    table = storage.read_table(data / "item_properties" / f"{cut}.parquet")
-    category, price = np.full(items, -1, dtype=np.int32), np.full(items, np.nan, dtype=np.float32)
-    at = table["item"].to_numpy()
-    category[at] = table["category"].to_numpy()
-    price[at] = table["price"].fill_null(float("nan")).to_numpy()
-    return item_table(interactions, cut, category, price)
+    table = dataset_files.read_items(data, cut).with_columns(pl.col("price").fill_null(float("nan")))
+    return item_table({name: table[name].to_numpy() for name in table.columns if table[name].dtype != pl.String})
 
 
 def write_booster(folder: Path, booster: Any) -> None:

@@ -1,20 +1,19 @@
 """The adapter to files: tables in Parquet, digests of folders, writing by rename."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import fsspec
 import polars as pl
 
-from tasks.failures import BadData
-from tasks.recsys.interactions import Interactions, Longs
+from tasks.failures import BadConfig, BadData, Unavailable
 
 CHUNK = 1 << 20
-PARTS = ("train", "validation", "test")
-"""Files of a Dataset's interactions: before c1, c1–c2, c2–as_of."""
+SHARD_ROWS = 8_000_000
+"""Rows of a shard of a long table: 64–128 MB of interactions."""
 
 
 def file_digest(path: Path) -> str:
@@ -58,32 +57,33 @@ def write_table(path: Path, columns: Mapping[str, Any] | pl.DataFrame) -> None:
     pl.DataFrame(columns).rechunk().write_parquet(path, compression="zstd", row_group_size=1 << 20, statistics=True)
 
 
+def write_shards(folder: Path, columns: Mapping[str, Any] | pl.DataFrame, rows: int = SHARD_ROWS) -> None:
+    """Writes a long table as Parquet files of at most `rows` rows, in their order."""
+    table = pl.DataFrame(columns)
+    for number, start in enumerate(range(0, max(table.height, 1), rows)):
+        write_table(folder / f"{number:05}.parquet", table[start : start + rows])
+
+
 def read_table(path: Path, columns: list[str] | None = None) -> pl.DataFrame:
-    """Reads a Parquet file, or some of its columns."""
-    return pl.read_parquet(path, columns=columns, memory_map=True)
+    """Reads a Parquet file or a folder of shards, or some of their columns."""
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    return pl.concat([pl.read_parquet(file, columns=columns, memory_map=True) for file in files])
 
 
-def write_interactions(path: Path, rows: Interactions) -> None:
-    """Writes interactions in their order: user, item, event, time (UTC ms)."""
-    write_table(path, {"user": rows.user, "item": rows.item, "event": rows.event, "time": rows.time})
-
-
-def read_interactions(dataset: Path) -> Interactions:
-    """All interactions of a Dataset's folder, sorted by user, time, item, event."""
-    table = pl.concat([read_table(dataset / f"{part}.parquet") for part in PARTS])
-    user, item, event, time = (table[name].to_numpy() for name in ("user", "item", "event", "time"))
-    return sort_interactions(user, item, event, time)
-
-
-def sort_interactions(user: Any, item: Any, event: Any, time: Any) -> Interactions:
-    """Interactions from columns [n] in any order."""
-    order = np.lexsort((event, item, time, user))
-    return Interactions(
-        user[order].astype(np.int32), item[order].astype(np.int32), event[order].astype(np.int8), time[order]
-    )
-
-
-def read_item_ids(dataset: Path) -> Longs:
-    """The encoder of items: dense id → itemid."""
-    ids: Longs = read_table(dataset / "items.parquet")["itemid"].to_numpy()
-    return ids
+def fetch_folder(url: str, into: Path, wanted: Callable[[str], bool]) -> Path:
+    """Copies the wanted files, by name, of a folder in object storage (s3://…, any URL that fsspec knows)."""
+    try:
+        files, root = fsspec.core.url_to_fs(url)
+        names = [path for path in files.ls(root, detail=False) if wanted(path.rsplit("/", 1)[-1])]
+        into.mkdir()
+        for name in names:
+            files.get_file(name, str(into / name.rsplit("/", 1)[-1]))
+    except (ImportError, ValueError) as error:
+        raise BadConfig(f"data = {url}: {error}; expected a folder or a URL like s3://bucket/folder") from None
+    except FileNotFoundError:
+        raise BadData(f"data = {url}: there is no such folder; expected one with events*.csv") from None
+    except PermissionError as error:
+        raise BadConfig(f"data = {url}: {error}; set credentials that may list and read it") from None
+    except OSError as error:
+        raise Unavailable(f"data = {url}: {error}; is the address right, does it answer?") from error
+    return into

@@ -124,6 +124,21 @@ class TaskRun:
         self.client.log_inputs(self.run_id, datasets=[DatasetInput(dataset=dataset, tags=[tag])])
         self.tags({f"input.{name}": digest})
 
+    def tell_restated(self, name: str, input_digest: str, digest: str, as_of: int) -> None:
+        """Tags the run when an earlier one of the same as_of read other bytes.  That one stays as it was."""
+        self.tags({"as_of": str(as_of)})
+        experiment = self.client.get_run(self.run_id).info.experiment_id
+        earlier = self.client.search_runs(
+            [experiment],
+            f"tags.as_of = '{as_of}' and tags.`input.{name}` != '{input_digest}' and attributes.status = 'FINISHED'",
+        )
+        if not earlier:
+            return
+        same = earlier[0].data.tags.get("digest") == digest
+        told = "only rows that do not exist before as_of differ" if same else "what is known before as_of differs"
+        log.warning("input restated: run %s of the same as_of read other bytes; %s", earlier[0].info.run_id, told)
+        self.tags({"input_restated": f"{earlier[0].info.run_id}: {told}"})
+
     def register(self, model: str, artifact: Written) -> str:
         """Makes the artifact the newest version of a registered model, alias `challenger`; returns the version."""
         try:

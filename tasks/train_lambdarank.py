@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from tasks import candidate_files, ranker_files, storage
+from tasks import candidate_files, dataset_files, ranker_files
 from tasks.contracts import Candidates, Dataset, Estimate, Ranker, TrainLambdarankConfig
 from tasks.recsys import baselines, metrics, ranking
 from tasks.recsys.candidates import SOURCES
 from tasks.recsys.features import FEATURES, features
-from tasks.recsys.interactions import Interactions, Ints, Truth, histories, truth_between
+from tasks.recsys.interactions import Interactions, Ints, Truth, truth_between
 from tasks.recsys.metrics import Doubles
 from tasks.recsys.ranking import Boosting, Groups
 from tasks.tracking import RANKER_MODEL, TaskRun
@@ -42,7 +42,7 @@ def train_lambdarank(
 ) -> Ranker:
     """Writes the booster as text, and NDCG@10 before and after it with the simple methods beside."""
     data = run.fetch(dataset)
-    night = Night(dataset, data, [run.fetch(shard) for shard in candidates], storage.read_interactions(data))
+    night = Night(dataset, data, [run.fetch(shard) for shard in candidates], dataset_files.read_interactions(data))
     booster = _learn(night, config)
     out = run.work / "ranker"
     out.mkdir()
@@ -104,12 +104,13 @@ def _learn(night: Night, config: TrainLambdarankConfig) -> Any:
 
 def _groups(night: Night, cut: int, end: int) -> tuple[Ints, Groups]:
     """Users [groups] and the groups of a cut, over all shards, with what the users did until the end."""
-    items = ranker_files.read_items(night.data, night.interactions, cut)
+    items = ranker_files.read_items(night.data, cut)
+    past = dataset_files.read_histories(night.data, cut)
     truth = truth_between(night.interactions, cut, end)
     users, parts = [np.zeros(0, dtype=np.int32)], []
     for shard in night.shards:
         for ids, pairs in candidate_files.read_blocks(shard / "groups" / f"{cut}.parquet"):
-            asked = histories(night.interactions, cut, night.dataset.history_cap, ids)
+            asked = past.take(np.searchsorted(past.user, ids))
             grade = ranking.grades(ids[pairs.row], pairs.item, truth)
             parts.append(Groups(features(pairs, asked, items), grade, np.bincount(pairs.row)))
             users.append(ids)
@@ -124,15 +125,16 @@ def _no_groups() -> Groups:
 
 def _measure(night: Night, booster: Any) -> dict[str, Doubles]:
     """NDCG@10 [users] of every order of the c2 candidates, and of simple methods for the same users."""
-    cut, cap = night.dataset.second_cut, night.dataset.history_cap
-    items = ranker_files.read_items(night.data, night.interactions, cut)
+    cut = night.dataset.second_cut
+    past = dataset_files.read_histories(night.data, cut)
+    items = ranker_files.read_items(night.data, cut)
     truth = truth_between(night.interactions, cut, night.dataset.as_of)
     found: dict[str, list[Doubles]] = {name: [] for name in ("before", "after", "ceiling")}
     found |= {source.name: [] for source in SOURCES}
     found |= {name: [] for name in SIMPLE}
     blocks = [b for s in night.shards for b in candidate_files.read_blocks(s / "groups" / f"{cut}.parquet")]
     for ids, pairs in blocks:
-        asked = histories(night.interactions, cut, cap, ids)
+        asked = past.take(np.searchsorted(past.user, ids))
         mine = truth.where(np.isin(truth.user, ids)[truth.row])
         score = ranking.score(booster, features(pairs, asked, items), pairs.place)
         orders = {"before": -pairs.place.astype(np.float64), "after": score}

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tasks import fits, storage
+from tasks import dataset_files, fits
 from tasks.contracts import Dataset, Retriever, TrainTwoTowerConfig
 from tasks.failures import BadModel
 from tasks.recsys import cooccurrence, index, training
@@ -29,8 +29,8 @@ def train_two_tower(dataset: Dataset, config: TrainTwoTowerConfig, run: TaskRun)
     """Writes the three fits and, for every cut, the item-item neighbours as of it."""
     torch.set_num_threads(os.cpu_count() or 1)
     folder = run.fetch(dataset)
-    interactions = storage.read_interactions(folder)
-    item_ids = storage.read_item_ids(folder)
+    interactions = dataset_files.read_interactions(folder)
+    item_ids = dataset_files.read_item_ids(folder)
     recipe = training.Recipe(
         **config.model_dump(include={"max_epochs", "patience", "batch_size", "negatives", "learning_rate", "seed"})
     )

@@ -174,7 +174,7 @@ def test_tolerated_rows_are_counted_and_examples_kept_beside_the_dataset(home: H
     rows = TEXT.encode() + b"x,1,view,2,\n1433116800000,1,view\n" + CAFE + b",1,view,2,\n"
     dataset = prepare(home, tmp_path / "data", {"events.csv": rows}, max_rejected_share=0.03)
     assert (dataset.events, dataset.rejected) == (100, 3)
-    (kept,) = (home.path / "mlflow" / "artifacts").glob("*/artifacts/rejected/rejected.parquet")
+    (kept,) = (home.path / "mlflow" / "artifacts").glob("*/artifacts/intake/rejected.parquet")
     assert pl.read_parquet(kept).select("line", "field", "value").rows() == [
         (102, "timestamp", "x"),
         (103, "row", "1433116800000,1,view"),

@@ -70,7 +70,7 @@ def test_a_checkpoint_with_anything_but_weights_is_refused(tmp_path: Path) -> No
 def test_a_cut_uses_no_fit_of_later_events() -> None:
     made: dict[str, Any] = dict.fromkeys(("uri", "digest", "input_digest", "night"), "some")
     made |= dict.fromkeys(("size", "events", "users", "items", "history_cap", "duplicates", "rejected", "shards"), 1)
-    dataset = Dataset(**made, first_cut=10, ranker_cuts=(10, 13, 16), second_cut=20, as_of=30)
+    dataset = Dataset(**made, suspect=(), first_cut=10, ranker_cuts=(10, 13, 16), second_cut=20, as_of=30)
     assert [fits.cut_of_fit(dataset, cut) for cut in fits.cuts(dataset)] == [10, 10, 10, 20, 30]
     assert list(fits.cuts(dataset)) == [10, 13, 16, 20, 30]
 

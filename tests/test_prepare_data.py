@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from tasks import storage
+from tasks import dataset_files, storage
 from tasks.contracts import Dataset
 from tasks.failures import BadConfig, BadData, TaskFailure
 from tasks.recsys.interactions import DAY
@@ -51,7 +51,7 @@ def test_splits_by_the_cuts_and_encodes_in_order_of_first_appearance(home: Home,
     folder = home.stored(dataset)
     c1, c2 = (int(str(rows[int(share * len(rows))][0])) for share in (0.70, 0.85))
     assert (dataset.first_cut, dataset.second_cut, dataset.as_of) == (c1, c2, int(str(rows[-1][0])) + 1)
-    parts = {part: storage.read_table(folder / f"{part}.parquet")["time"] for part in storage.PARTS}
+    parts = {part: storage.read_table(folder / part)["time"] for part in dataset_files.PARTS}
     assert parts["train"].max() < c1 <= parts["validation"].min()  # type: ignore[operator]
     assert parts["validation"].max() < c2 <= parts["test"].min()  # type: ignore[operator]
     assert sum(len(part) for part in parts.values()) == dataset.events == len(rows)
@@ -99,9 +99,8 @@ def test_a_property_holds_from_its_instant_and_strictly_before_the_cut(home: Hom
         (c1, item, "available", 0),
     ]
     dataset = prepare(home, make_input("data", rows, properties))
-    tables = home.stored(dataset) / "item_properties"
-    at_first = storage.read_table(tables / f"{c1}.parquet").row(0, named=True)
-    at_end = storage.read_table(tables / f"{dataset.as_of}.parquet").row(0, named=True)
+    folder = home.stored(dataset)
+    at_first, at_end = (dataset_files.read_items(folder, cut).row(0, named=True) for cut in (c1, dataset.as_of))
     assert (at_first["item"], at_first["category"], at_first["available"]) == (0, 2, -1)
     assert (at_end["category"], at_end["available"]) == (3, 0)
 

@@ -7,28 +7,27 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tasks import ranker_files, storage
+from tasks import dataset_files, ranker_files
 from tasks.failures import BadData
 from tasks.recsys.features import FEATURES
-from tasks.recsys.interactions import DAY
+from tasks.recsys.interactions import DAY, Interactions
 from tests.recsys.made import views
 
 KNOWN = views((0, 0, 1), (0, 1, 2), (1, 2, 3), (1, 0, 8), (2, 3, 9))
 """Items 0 to 2 are known as of day 5, item 3 comes on day 9."""
 
 
-def write_properties(data: Path, day: int, rows: list[tuple[int, int, float | None]]) -> None:
-    """Rows (item, category, price) as of a day."""
-    schema = {"item": pl.Int32, "category": pl.Int32, "price": pl.Float32}
-    storage.write_table(
-        data / "item_properties" / f"{day * DAY}.parquet", pl.DataFrame(rows, schema=schema, orient="row")
-    )
+def write_cut(data: Path, known: Interactions, day: int, rows: list[tuple[int, int, int, float | None]]) -> None:
+    """Rows (item, category, available, price) as of a day."""
+    schema = {"item": pl.Int32, "category": pl.Int32, "available": pl.Int8, "price": pl.Float32}
+    properties = pl.DataFrame(rows, schema=schema, orient="row")
+    dataset_files.write_cut(data, known, properties, day * DAY, cap=50)
 
 
 def test_items_are_those_known_as_of_the_cut_with_the_properties_of_that_cut(tmp_path: Path) -> None:
-    write_properties(tmp_path, 5, [(0, 7, 12.5), (2, -1, None)])
-    write_properties(tmp_path, 10, [(0, 8, 99.0), (1, 3, 1.0), (3, 4, 2.0)])
-    early, late = (ranker_files.read_items(tmp_path, KNOWN, day * DAY) for day in (5, 10))
+    write_cut(tmp_path, KNOWN, 5, [(0, 7, 1, 12.5), (2, -1, 1, None)])
+    write_cut(tmp_path, KNOWN, 10, [(0, 8, 1, 99.0), (1, 3, 1, 1.0), (3, 4, 1, 2.0)])
+    early, late = (ranker_files.read_items(tmp_path, day * DAY) for day in (5, 10))
     assert early.category.tolist() == [7, -1, -1]
     assert early.price.tolist() == pytest.approx([12.5, np.nan, np.nan], nan_ok=True)
     assert early.views.tolist() == [1, 1, 1]
@@ -38,8 +37,9 @@ def test_items_are_those_known_as_of_the_cut_with_the_properties_of_that_cut(tmp
 
 
 def test_later_events_change_no_item(tmp_path: Path) -> None:
-    write_properties(tmp_path, 5, [(1, 7, 12.5)])
-    tables = [ranker_files.read_items(tmp_path, known, 5 * DAY) for known in (KNOWN, KNOWN.before(5 * DAY))]
+    for name, known in (("all", KNOWN), ("early", KNOWN.before(5 * DAY))):
+        write_cut(tmp_path / name, known, 5, [(1, 7, 1, 12.5)])
+    tables = [ranker_files.read_items(tmp_path / name, 5 * DAY) for name in ("all", "early")]
     for name in vars(tables[0]):
         np.testing.assert_array_equal(getattr(tables[0], name), getattr(tables[1], name))
 

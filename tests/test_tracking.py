@@ -127,3 +127,19 @@ def _folder(run: TaskRun) -> Path:
     folder.mkdir()
     (folder / "weights").write_text("1")
     return folder
+
+
+def test_other_bytes_for_the_same_instant_are_told_and_the_earlier_run_stays(home: Home) -> None:
+    runs = []
+    for number, (digest, made) in enumerate(
+        (("sha256:a", "D1"), ("sha256:a", "D1"), ("sha256:b", "D1"), ("sha256:c", "D2"))
+    ):
+        with home.task("prepare_data", run_id=f"manual__{number}") as run:
+            run.input("clickstream", digest, "somewhere")
+            run.tags({"digest": made})
+            run.tell_restated("clickstream", digest, made, AS_OF)
+            runs.append(run.run_id)
+    tags = [client(home).get_run(run_id).data.tags.get("input_restated") for run_id in runs]
+    assert tags[:2] == [None, None]
+    assert tags[2] in [f"{run_id}: only rows that do not exist before as_of differ" for run_id in runs[:2]]
+    assert tags[3] in [f"{run_id}: what is known before as_of differs" for run_id in runs[:3]]

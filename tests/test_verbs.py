@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from tasks import publication
+from tasks import dataset_files, publication
 from tasks.contracts import TASKS, Artifact, Dataset, Estimate
 from tasks.demo_data import make_demo_data
 from tasks.failures import BadConfig, BadData
@@ -115,7 +115,7 @@ def test_everybody_known_gets_one_full_list_without_repeats(night: Night) -> Non
 def test_unavailable_items_are_not_recommended(night: Night) -> None:
     dataset: Dataset = night.artifacts["dataset"]
     folder = night.home.stored(dataset)
-    table = pl.read_parquet(folder / "item_properties" / f"{dataset.as_of}.parquet")
+    table = dataset_files.read_items(folder, dataset.as_of)
     gone = table.filter(pl.col("available") == 0)["item"].to_numpy()
     ids = pl.read_parquet(folder / "items.parquet")["itemid"].to_numpy()[gone]
     assert len(ids)

@@ -6,12 +6,14 @@ history's items and events and on nothing else of the user, so that users who sh
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tasks.recsys.candidates import COVISITATION, OWN_HISTORY, POPULAR, SOURCES, TWO_TOWER, Floats, Pairs
-from tasks.recsys.interactions import CART, DAY, TRANSACTION, VIEW, Histories, Interactions, Ints, Longs
+from tasks.recsys.interactions import CART, Histories, Ints, Longs
+from tasks.recsys.statistics import NAMES, SMOOTHING
 
 FEATURES: Mapping[str, str] = {
     "place": "place in the blend, from 1",
@@ -32,14 +34,11 @@ FEATURES: Mapping[str, str] = {
     "item_purchases": "transactions of the item, all time before the cut",
     "item_conversion": "transactions over views of the item, smoothed towards the shop's",
     "item_recent": "interactions with the item in the last 14 days before the cut",
-    "item_trend": "interactions in the last 7 days over those of the 14 days before them, smoothed",
+    "item_trend": "interactions in the last 7 days over a fourth of those in the last 28, smoothed",
     "item_age_days": "days between the item's first interaction and the cut",
     "price": "price as of the cut; missing where unknown",
 }
 """Name → meaning, in the order of the columns."""
-
-SMOOTHING = 20.0
-"""Views, or interactions, that a ratio is smoothed by."""
 
 
 @dataclass(frozen=True)
@@ -53,33 +52,33 @@ class ItemTable:
     recent: Longs
     """[items], interactions in the last 14 days"""
     trend: Floats
-    """[items], last 7 days over the 14 before, smoothed: 1 is steady"""
+    """[items], last 7 days over a fourth of the last 28, smoothed: 1 is steady"""
     age: Floats
     """[items], days since the first interaction"""
+    conversion: Floats
+    """[items], transactions over views, smoothed towards the shop's"""
     category: Ints
     """[items], −1 where unknown"""
     price: Floats
     """[items], NaN where unknown"""
 
 
-def item_table(interactions: Interactions, cut: int, category: Ints, price: Floats) -> ItemTable:
-    """Counts the items' interactions before the cut; category and price [items] are as of the cut already."""
-    known = interactions.before(cut)
+def item_table(columns: Mapping[str, npt.NDArray[Any]]) -> ItemTable:
+    """From what is known of the items as of the cut: columns [items] of `item_statistics`, category and price."""
 
-    def count(rows: Interactions) -> Longs:
-        return np.bincount(rows.item, minlength=known.items)
+    def count(horizon: str) -> Longs:
+        counts: Longs = np.sum([columns[f"{name}_{horizon}"] for name in NAMES], axis=0, dtype=np.int64)
+        return counts
 
-    first = np.full(known.items, cut, dtype=np.int64)
-    np.minimum.at(first, known.item, known.time)
-    week, month = count(known.between(cut - 7 * DAY, None)), count(known.between(cut - 21 * DAY, cut - 7 * DAY))
     return ItemTable(
-        views=np.bincount(known.item[known.event == VIEW], minlength=known.items),
-        purchases=np.bincount(known.item[known.event == TRANSACTION], minlength=known.items),
-        recent=count(known.between(cut - 14 * DAY, None)),
-        trend=((2 * week + SMOOTHING) / (month + SMOOTHING)).astype(np.float32),
-        age=((cut - first) / DAY).astype(np.float32),
-        category=category,
-        price=price,
+        views=columns["views_all"],
+        purchases=columns["transactions_all"],
+        recent=count("14d"),
+        trend=((4 * count("7d") + SMOOTHING) / (count("28d") + SMOOTHING)).astype(np.float32),
+        age=columns["age_days"],
+        conversion=columns["conversion"],
+        category=columns["category"],
+        price=columns["price"],
     )
 
 
@@ -148,12 +147,10 @@ def _taste(pairs: Pairs, histories: Histories, items: ItemTable) -> dict[str, np
 
 def _item(item: Ints, items: ItemTable) -> dict[str, npt.NDArray[np.generic]]:
     """What is known of the item, whoever asks."""
-    usual = items.purchases.sum() / max(int(items.views.sum()), 1)
-    conversion = (items.purchases + SMOOTHING * usual) / (items.views + SMOOTHING)
     return {
         "item_views": items.views[item],
         "item_purchases": items.purchases[item],
-        "item_conversion": conversion[item],
+        "item_conversion": items.conversion[item],
         "item_recent": items.recent[item],
         "item_trend": items.trend[item],
         "item_age_days": items.age[item],

@@ -1,5 +1,6 @@
 """The gate: whether tonight's models may take over, and why."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +21,8 @@ class Facts:
     """a run of a past day, which publishes nothing by itself"""
     baseline: str
     """name of the best simple baseline of the split"""
+    suspect: Sequence[str]
+    """what is odd about the night's input, in words"""
     blend_minus_baseline: Mean
     """recall@50, paired by user"""
     after_minus_before: Mean
@@ -36,7 +39,7 @@ def decide(facts: Facts) -> tuple[Verdict, str]:
 
     The first publication is made whatever the gate says: an old list beats none, but none is older than nothing.
     """
-    objections = [text for text in (_too_old(facts), *_lists(facts), *_quality(facts)) if text]
+    objections = [text for text in (_too_old(facts), *_suspect(facts), *_lists(facts), *_quality(facts)) if text]
     if facts.published_as_of is None:
         return "first", "nothing was published before" + (
             f"; the gate would have held: {_join(objections)}" * bool(objections)
@@ -54,6 +57,10 @@ def _too_old(facts: Facts) -> str:
     if facts.published_as_of is not None and facts.as_of < facts.published_as_of:
         return f"as_of {facts.as_of} is earlier than {facts.published_as_of}, which is in force"
     return ""
+
+
+def _suspect(facts: Facts) -> list[str]:
+    return [f"the input is suspect: {reason}" for reason in facts.suspect]
 
 
 def _lists(facts: Facts) -> list[str]:

@@ -106,6 +106,16 @@ class Histories:
         return Histories(self.user, start, self.item[keep], self.event[keep], self.time[keep])
 
 
+def sort_interactions(
+    user: npt.NDArray[np.integer], item: npt.NDArray[np.integer], event: npt.NDArray[np.integer], time: Longs
+) -> Interactions:
+    """Interactions from columns [n] in any order."""
+    order = np.lexsort((event, item, time, user))
+    return Interactions(
+        user[order].astype(np.int32), item[order].astype(np.int32), event[order].astype(np.int8), time[order]
+    )
+
+
 def histories(
     interactions: Interactions, cut: int, cap: int, users: npt.NDArray[np.integer] | None = None
 ) -> Histories:
@@ -115,10 +125,10 @@ def histories(
     has one.
     """
     known = interactions.before(cut)
-    users = np.unique(known.user if users is None else users)
-    low = np.searchsorted(known.user, users, "left")
-    high = np.searchsorted(known.user, users, "right")
-    low = np.maximum(low, high - cap)
+    end = np.cumsum(np.bincount(known.user, minlength=1 + int(np.max(users, initial=0)) if users is not None else 0))
+    users = np.flatnonzero(np.diff(end, prepend=0)) if users is None else np.unique(users)
+    high = end[users]
+    low = np.maximum(np.append(0, end)[users], high - cap)
     length = high - low
     start = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
     index = np.arange(start[-1]) + np.repeat(low - start[:-1], length)

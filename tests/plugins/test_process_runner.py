@@ -30,7 +30,8 @@ from tasks.failures import BadData, Skipped, Unavailable
 log = logging.getLogger("tasks")
 COUNTS = dict.fromkeys(("size", "as_of", "first_cut", "second_cut", "events", "users", "items", "duplicates",
                         "rejected", "history_cap"), 1)
-ANSWER = {"uri": "runs:/a/b", "digest": "d", "night": "n", "input_digest": "i", "ranker_cuts": [1], "shards": 2}
+ANSWER = {"uri": "runs:/a/b", "digest": "d", "night": "n", "input_digest": "i", "ranker_cuts": [1], "suspect": [],
+          "shards": 2}
 
 def prepare_data(config, run):
     match config.data:

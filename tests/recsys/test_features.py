@@ -7,6 +7,7 @@ import pytest
 from tasks.recsys.candidates import SOURCES, Pairs
 from tasks.recsys.features import FEATURES, ItemTable, features, item_table
 from tasks.recsys.interactions import CART, DAY, TRANSACTION, VIEW, Histories, Interactions, histories
+from tasks.recsys.statistics import item_statistics
 from tests.recsys.made import asked, chance, table, views
 
 CUT = 30 * DAY
@@ -23,7 +24,8 @@ def pairs(*rows: tuple[int, int]) -> Pairs:
 
 
 def shop(known: Interactions, category: list[int], price: list[float]) -> ItemTable:
-    return item_table(known, CUT, np.array(category, dtype=np.int32), np.array(price, dtype=np.float32))
+    properties = {"category": np.array(category, dtype=np.int32), "price": np.array(price, dtype=np.float32)}
+    return item_table({**item_statistics(known, CUT), **properties})
 
 
 def named(values: npt.NDArray[np.float32]) -> list[dict[str, float]]:
@@ -67,7 +69,7 @@ def test_what_is_known_of_the_item() -> None:
     known = table([*recent, (0, 0, TRANSACTION, 29 * DAY), (7, 1, VIEW, 4 * DAY), (8, 0, VIEW, CUT)])
     row, other = named(features(pairs((0, 0), (0, 1)), asked([0]), shop(known, [-1, -1], [1, 1])))
     assert (row["item_views"], row["item_purchases"], row["item_recent"]) == (6, 1, 5)
-    assert row["item_trend"] == pytest.approx((2 * 3 + 20) / (3 + 20))
+    assert row["item_trend"] == pytest.approx((4 * 3 + 20) / (7 + 20))
     assert row["item_conversion"] == pytest.approx((1 + 20 / 7) / (6 + 20))
     assert other["item_conversion"] == pytest.approx((0 + 20 / 7) / (1 + 20))
     assert (row["item_age_days"], other["item_age_days"]) == (25, 26)
@@ -93,10 +95,10 @@ def slow(pair: Pairs, at: int, known: Interactions, past: Histories, items: Item
     ages = [age for other, _, age in rows if other == item]
     views, buys = (sum(o == item and e == event for o, e, _ in rows) for event in (VIEW, TRANSACTION))
     usual = sum(e == TRANSACTION for _, e, _ in rows) / sum(e == VIEW for _, e, _ in rows)
-    week, fortnight = (sum(low < age <= high for age in ages) for low, high in ((0, 7), (7, 21)))
+    week, month = (sum(age <= days for age in ages) for days in (7, 28))
     found |= {"item_views": views, "item_purchases": buys, "item_conversion": (buys + 20 * usual) / (views + 20)}
     found |= {"item_recent": sum(age <= 14 for age in ages), "item_age_days": max(ages)}
-    return found | {"item_trend": (2 * week + 20) / (fortnight + 20)}
+    return found | {"item_trend": (4 * week + 20) / (month + 20)}
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tasks.recsys.interactions import DAY
-from tasks.recsys.splits import dense_ids, quantile_cuts, ranker_cuts
+from tasks.recsys.splits import check, dense_ids, quantile_cuts, ranker_cuts
 
 
 def test_cuts_leave_their_share_of_the_events_before_them() -> None:
@@ -13,7 +13,7 @@ def test_cuts_leave_their_share_of_the_events_before_them() -> None:
 @pytest.mark.parametrize("time", [[5, 5, 5, 5], [1], [1, 1, 1, 1, 1, 1, 1, 1, 1, 2]])
 def test_events_that_cannot_be_cut_in_three(time: list[int]) -> None:
     with pytest.raises(ValueError, match="cannot be cut in three"):
-        quantile_cuts(np.array(time), 0.70, 0.85)
+        check(np.array(time), *quantile_cuts(np.array(time), 0.70, 0.85))
 
 
 def test_label_windows_are_equal_and_end_at_the_second_cut() -> None:
