@@ -1,6 +1,6 @@
 # make help lists the targets.  Relative paths are relative to where you ran make.
 .DEFAULT_GOAL := help
-.PHONY: help setup run recommendations up down test lint bench lock clean
+.PHONY: help setup run recommendations up down compose-up compose-down restore test lint bench lock clean
 
 NAME ?= night
 TASKS := .venv/tasks/bin
@@ -8,7 +8,7 @@ ENV := bin/env
 COMPILE = .venv/uv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
 help:  ## lists the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "make %-16s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "make %-16s %s\n", $$1, $$2 }'
 
 setup:  ## makes the two environments from the locks; TORCH=auto or cu130 for an NVIDIA card, PYTHON=… for another Python
 	@bin/setup
@@ -25,6 +25,15 @@ up: setup  ## starts the embedded Airflow and MLflow on loopback; AIRFLOW_PORT=8
 down:  ## stops them
 	@bin/down
 
+compose-up:  ## starts the whole system in containers; DATA=folder, NIGHTJAR_GPU=all
+	@bin/compose-up
+
+compose-down:  ## stops it; what it has written stays in its volumes
+	@docker compose --profile "*" down --remove-orphans
+
+restore:  ## restores BACKUP=file into the MySQL of compose-up; OVER=1 over what is there, after a backup of it
+	@bin/restore
+
 test:  ## runs the unit, learn and embedded tests
 	@bin/setup tests
 	@$(TASKS)/pytest
@@ -35,12 +44,14 @@ lint:  ## ruff and mypy --strict, each side against its own environment
 	@$(TASKS)/mypy tasks tests benchmarks && $(TASKS)/mypy --scripts-are-modules bin/night
 	@$(TASKS)/mypy --python-executable .venv/airflow/bin/python dags plugins
 
-bench: setup  ## measures NAME=night at SCALE=1, a share of full size: a table, then one line of JSON
-	@$(ENV) $(TASKS)/python benchmarks/$(NAME).py --scale "$${SCALE:-1}"
+bench: setup  ## measures NAME=night at SCALE=1, a share of full size, or NAME=quality DATA=folder: a table, then JSON
+	@$(ENV) $(TASKS)/python benchmarks/$(NAME).py $${DATA:+--data "$$DATA"} $${SCALE:+--scale "$$SCALE"}
 
 lock: setup  ## compiles the lock files anew from the requirements.in
 	@$(COMPILE) images/airflow/requirements.in -o images/airflow/requirements.txt
+	@$(COMPILE) -c images/airflow/requirements.txt images/airflow/requirements.in images/airflow/image.in -o images/airflow/image.txt
 	@$(COMPILE) --override images/cpu/overrides.txt --no-emit-package torch images/cpu/requirements.in -o images/cpu/requirements.txt
+	@$(COMPILE) -c images/cpu/requirements.txt images/mlflow/requirements.in -o images/mlflow/requirements.txt
 	@$(COMPILE) --override images/cpu/overrides.txt --no-emit-package torch -c images/cpu/requirements.txt tests/requirements.in -o tests/requirements.txt
 
 clean:  ## removes the environments and the caches; what nights wrote stays in NIGHTJAR_HOME

@@ -9,6 +9,6 @@ from tasks.tracking import TaskRun
 def backup_mysql(config: BackupMysqlConfig, run: TaskRun) -> Backup:
     """Says that there is nothing for MySQL to back up: the embedded runs publish to an SQLite file."""
     raise Skipped(
-        f"this night publishes to SQLite ({publication.store().path}), there is no MySQL to back up; "
+        f"this night publishes to SQLite ({publication.store().place}), there is no MySQL to back up; "
         "copying that file is its backup"
     )

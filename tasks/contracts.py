@@ -194,13 +194,29 @@ class PrepareDataConfig(Config):
 
 
 class TrainTwoTowerConfig(Config):
-    dim: int = Field(64, ge=8, le=512, description="dimensions of a vector")
+    heads: int = Field(
+        4, ge=1, le=32, description="vectors of an item that learn alone and whose scores are averaged: an ensemble"
+    )
+    dim: int = Field(32, ge=4, le=512, description="learned dimensions of a head")
+    codes: int = Field(
+        64, ge=0, le=512, description="fixed dimensions that tell items apart, for repeats; 0: no term for repeats"
+    )
     window: int = Field(24, ge=2, le=200, description="newest interactions of a user that the query tower reads")
-    max_epochs: int = Field(5, ge=1, le=100, description="passes over the windows at most")
+    max_epochs: int = Field(
+        3, ge=1, le=100, description="passes over the windows at most; up to four times as many where there are few"
+    )
     patience: int = Field(2, ge=1, le=20, description="epochs without a better validation recall before it stops")
     batch_size: int = Field(1_024, ge=16, le=65_536, description="targets (next items) in a batch, on average")
-    negatives: int = Field(2048, ge=64, le=65_536, description="shared negatives a batch")
-    learning_rate: float = Field(0.05, gt=0, le=1, description="peak of the one-cycle schedule")
+    negatives: int = Field(1_024, ge=64, le=65_536, description="shared negatives a batch")
+    learning_rate: float = Field(
+        0.02, gt=0, le=1, description="peak of the one-cycle schedule, of the item vectors; half of it for the rest"
+    )
+    index: Literal["flat", "hnsw", "ivf"] = Field(
+        "flat", description="how items are searched: exactly, by a graph, or by cells; the last two lose some"
+    )
+    dropout: float = Field(
+        0.1, ge=0, lt=1, description="share of the interactions in the histories that a step of the fit leaves out"
+    )
     seed: Seed = 7
 
 

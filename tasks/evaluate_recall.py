@@ -8,113 +8,151 @@ import numpy as np
 
 from tasks import dataset_files, fits
 from tasks.contracts import Dataset, Estimate, EvaluateRecallConfig, RecallReport, Retriever
-from tasks.recsys import baselines, evaluation, metrics
+from tasks.recsys import baselines, evaluation, metrics, retrieval
 from tasks.recsys.evaluation import DEPTHS, HEADLINE, Question
-from tasks.recsys.interactions import Interactions, Ints
-from tasks.recsys.metrics import Doubles, Mean
+from tasks.recsys.interactions import Histories, Interactions, Ints, Truth, distinct
+from tasks.recsys.metrics import Doubles, Hits, Mean
 from tasks.tracking import TaskRun
 
 log = logging.getLogger(__name__)
 
 MODELS = ("two_tower", "blend")
 HEADLINE_METRIC = f"recall_at_{HEADLINE}"
+DEEPEST = max(DEPTHS)
+Rows = dict[str, object]
+"""Metric → its value, or its value, interval and n."""
 
 
 def evaluate_recall(dataset: Dataset, retriever: Retriever, config: EvaluateRecallConfig, run: TaskRun) -> RecallReport:
     """Writes every metric of the two-tower, the blend and each baseline; logs them to the Retriever's own run."""
     interactions = dataset_files.read_interactions(run.fetch(dataset))
-    cut, deepest = dataset.second_cut, max(DEPTHS)
+    cut = dataset.second_cut
     asked = evaluation.question(interactions, cut, dataset.as_of, dataset.history_cap)
     log.info("asked about %d warm users; %d are cold", len(asked.truth), len(asked.cold))
-    sources = fits.read_retriever(run.fetch(retriever), dataset, interactions, cut, deepest)
-    values: dict[str, dict[str, Doubles]] = {}
-    report: dict[str, object] = {}
-    lists = {
-        "two_tower": sources.tower.recommend(asked.asked, deepest)[0],
-        "blend": np.concatenate([_nobody(deepest), *(b.item for b in sources.blended(asked.asked, deepest))]),
-    }
-    for name, found in _with_baselines(lists, interactions, asked, cut, deepest):
-        values[name] = evaluation.per_user(found, asked.truth)
-        report[name] = _rows(found, asked, interactions.before(cut), config)
-        log.info("%s: recall@%d %s", name, HEADLINE, _short(_headline(values[name], config)))
-    report["cold_users.popular"] = _cold(asked, sources.popular, config)
-    best = max(baselines.BASELINES, key=lambda name: float(np.sum(values[name][HEADLINE_METRIC])))
-    gain = metrics.paired(
-        values["blend"][HEADLINE_METRIC], values[best][HEADLINE_METRIC], config.resamples, config.seed
-    )
-    tower_gain = metrics.paired(
-        values["two_tower"][HEADLINE_METRIC], values[best][HEADLINE_METRIC], config.resamples, config.seed
-    )
-    report["paired"] = {f"blend_minus_{best}": vars(gain), f"two_tower_minus_{best}": vars(tower_gain)}
-    log.info("blend minus the best baseline, %s: %s", best, _short(gain))
+    sources = fits.read_retriever(run.fetch(retriever), dataset, interactions, cut, DEEPEST)
+    known = interactions.before(cut)
+    report: dict[str, Rows] = {}
+    headline: dict[str, Doubles] = {}
+    for name, lists in _lists(sources, interactions, asked, cut):
+        hit = metrics.hits(lists, asked.truth)
+        headline[name] = metrics.recall_at(hit, asked.truth, HEADLINE)
+        report[name] = _rows(hit, asked, config) | _spread(lists, known, config)
+        log.info("%s: recall@%d %s", name, HEADLINE, _told(_estimate(headline[name], config)))
+        if name == "blend":
+            report["losses_of_blend"] = _losses(hit, asked)
+    for name, cold in _cold_lists(sources, interactions, cut).items():
+        report[name] |= _cold(cold, asked.cold, config)
+    best = max(baselines.BASELINES, key=lambda name: float(np.sum(headline[name])))
+    gains = {name: metrics.paired(headline[name], headline[best], config.resamples, config.seed) for name in MODELS}
+    report["paired"] = _paired(gains, best)
     out = run.work / "recall"
     out.mkdir()
     (out / "recall.json").write_text(json.dumps(report, indent=1, sort_keys=True))
-    _log(run, retriever.run_id, report)
+    _log(run, retriever.run_id, report, best)
     return RecallReport(
         **run.store(out, dataset.as_of),
         dataset_digest=dataset.digest,
-        two_tower=Estimate(**vars(_headline(values["two_tower"], config))),
-        blend=Estimate(**vars(_headline(values["blend"], config))),
+        two_tower=Estimate(**vars(_estimate(headline["two_tower"], config))),
+        blend=Estimate(**vars(_estimate(headline["blend"], config))),
         baseline=best,
-        best_baseline=Estimate(**vars(_headline(values[best], config))),
-        blend_minus_baseline=Estimate(**vars(gain)),
+        best_baseline=Estimate(**vars(_estimate(headline[best], config))),
+        blend_minus_baseline=Estimate(**vars(gains["blend"])),
     )
 
 
-def _nobody(k: int) -> Ints:
-    return np.zeros((0, k), dtype=np.int32)
+def _estimate(values: Doubles, config: EvaluateRecallConfig) -> Mean:
+    return metrics.estimate(values, config.resamples, config.seed)
 
 
-def _headline(values: Mapping[str, Doubles], config: EvaluateRecallConfig) -> Mean:
-    return metrics.estimate(values[HEADLINE_METRIC], config.resamples, config.seed)
-
-
-def _with_baselines(
-    lists: Mapping[str, Ints], interactions: Interactions, asked: Question, cut: int, k: int
+def _lists(
+    sources: retrieval.Retriever, interactions: Interactions, asked: Question, cut: int
 ) -> Iterator[tuple[str, Ints]]:
-    """The models' lists, then each baseline's."""
-    yield from lists.items()
-    for name, baseline in baselines.BASELINES.items():
-        yield name, baseline(interactions, asked.asked, cut, k)
+    """Lists [users, 300] of the models, then of each baseline; users who share a history share a list."""
+    first, list_of = distinct(asked.asked)
+    histories = asked.asked.take(first)
+    blended = [np.zeros((0, DEEPEST), dtype=np.int32), *(one.item for one in sources.blended(histories, DEEPEST))]
+    yield "two_tower", sources.tower.recommend(histories, DEEPEST)[0][list_of]
+    yield "blend", np.concatenate(blended)[list_of]
+    for name, lists in baselines.every(interactions, histories, cut, DEEPEST):
+        yield name, lists[list_of]
 
 
-def _rows(lists: Ints, asked: Question, known: Interactions, config: EvaluateRecallConfig) -> dict[str, object]:
-    """Every metric of one method: for all that counts, and for each part of it; coverage and popularity bias."""
-    rows: dict[str, object] = {}
+def _rows(hit: Hits, asked: Question, config: EvaluateRecallConfig) -> Rows:
+    """Every metric of one method: for all that counts, and for each part of it."""
+    rows: Rows = {}
     for part, counts in evaluation.populations(asked).items():
-        found = evaluation.estimates(
-            evaluation.of_population(lists, asked.truth, counts), config.resamples, config.seed
-        )
+        values = evaluation.of_population(hit, asked.truth, counts)
+        found = evaluation.estimates(values, config.resamples, config.seed)
         rows |= {f"{part}.{name}" if part else name: vars(mean) for name, mean in found.items()}
-    popularity = np.bincount(known.item, minlength=known.items)
-    bias = metrics.average_popularity(lists, HEADLINE, popularity)
-    rows["coverage_at_50"] = metrics.coverage(lists, HEADLINE, known.items)
-    rows["average_popularity_at_50"] = vars(metrics.estimate(bias, config.resamples, config.seed))
     return rows
 
 
-def _cold(asked: Question, popular: Ints, config: EvaluateRecallConfig) -> dict[str, object]:
-    """What users without a history get: the most popular items."""
-    lists = np.tile(popular, (len(asked.cold), 1))
-    found = evaluation.estimates(evaluation.per_user(lists, asked.cold), config.resamples, config.seed)
-    return {name: vars(mean) for name, mean in found.items()}
+def _spread(lists: Ints, known: Interactions, config: EvaluateRecallConfig) -> Rows:
+    """Coverage of the catalogue, and popularity bias."""
+    popularity = np.bincount(known.item, minlength=known.items)
+    bias = metrics.average_popularity(lists, HEADLINE, popularity)
+    return {
+        f"coverage_at_{HEADLINE}": metrics.coverage(lists, HEADLINE, known.items),
+        f"average_popularity_at_{HEADLINE}": vars(_estimate(bias, config)),
+        f"popularity_bias_at_{HEADLINE}": metrics.popularity_bias(bias, popularity),
+    }
 
 
-def _log(run: TaskRun, retriever_run: str, report: Mapping[str, object]) -> None:
-    """Logs each value under the method's and the metric's name, its interval and n beside it."""
+def _losses(hit: Hits, asked: Question) -> Rows:
+    shares = evaluation.losses(hit, asked)
+    pairs = len(asked.truth.item) + len(asked.cold.item)
+    text = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
+    log.info("where recall is lost, shares of %d relevant pairs: %s", pairs, text or "none")
+    return {**shares, "n": pairs}
+
+
+def _cold_lists(sources: retrieval.Retriever, interactions: Interactions, cut: int) -> dict[str, Ints]:
+    """What somebody without a history gets, [1, 300], of the methods that have something to say."""
+    none, rows = np.zeros(0, dtype=np.int32), np.zeros(2, dtype=np.int64)
+    nobody = Histories(np.zeros(1, dtype=np.int32), rows, none, none.astype(np.int8), none.astype(np.int64))
+    (stranger,) = sources.blended(nobody, DEEPEST)
+    popular = {name: baselines.SINGLE[name] for name in ("popular_7_days", "popular_14_days")}
+    return {"blend": stranger.item} | {n: one(interactions, nobody, cut, DEEPEST) for n, one in popular.items()}
+
+
+def _cold(lists: Ints, cold: Truth, config: EvaluateRecallConfig) -> Rows:
+    hit = metrics.hits(np.broadcast_to(lists, (len(cold), DEEPEST)), cold)
+    found = evaluation.estimates(evaluation.per_user(hit, cold), config.resamples, config.seed)
+    return {f"cold_users.{name}": vars(mean) for name, mean in found.items()}
+
+
+def _paired(gains: Mapping[str, Mean], best: str) -> Rows:
+    """Each model against the best baseline, with the verdict in words."""
+    rows: Rows = {}
+    for name, gain in gains.items():
+        verdict = metrics.verdict(gain)
+        log.info("%s minus the best baseline, %s: %s; verdict: %s", name, best, _told(gain), verdict)
+        rows[f"{name}_minus_{best}"] = {**vars(gain), "verdict": verdict}
+    return rows
+
+
+def _log(run: TaskRun, retriever_run: str, report: Mapping[str, Rows], best: str) -> None:
+    """Logs each value under method and metric, interval and n beside it; of lesser baselines the headline alone."""
     flat: dict[str, float | None] = {}
     for method, rows in report.items():
-        for name, value in rows.items() if isinstance(rows, dict) else ():
-            if isinstance(value, dict):
-                flat |= {f"{method}.{name}{'.' + k if k != 'value' else ''}": v for k, v in value.items()}
-            else:
-                flat[f"{method}.{name}"] = value
+        whole = method not in baselines.BASELINES or method == best
+        for name, value in rows.items():
+            if whole or name == HEADLINE_METRIC:
+                flat |= _flat(f"{method}.{name}", value)
     for target in (run.run_id, retriever_run):
         run.metrics(flat, run_id=target)
 
 
-def _short(mean: Mean) -> str:
+def _flat(name: str, value: object) -> dict[str, float | None]:
+    """A value under its name; of an estimate the mean under its name, the rest under name.low, name.high, name.n."""
+    if not isinstance(value, dict):
+        return {name: float(value) if isinstance(value, int | float) else None}
+    numbers = {key: one for key, one in value.items() if key != "verdict"}
+    return {name if key == "value" else f"{name}.{key}": one for key, one in numbers.items()}
+
+
+def _told(mean: Mean) -> str:
+    """An estimate for a person."""
     if mean.value is None or mean.low is None:
         return f"no interval, n = {mean.n}"
     return f"{mean.value:.4f} [{mean.low:.4f}, {mean.high:.4f}], n = {mean.n}"

@@ -17,6 +17,7 @@ from tasks import storage
 from tasks.contracts import Dataset
 from tasks.failures import BadData
 from tasks.recsys import index
+from tasks.recsys.candidates import SOURCES, Weights
 from tasks.recsys.interactions import Interactions, Longs
 from tasks.recsys.retrieval import Retriever, Tower, retriever
 from tasks.recsys.two_tower import TwoTower
@@ -28,6 +29,7 @@ CHECKPOINT, VECTORS, INDEX, ENCODER, ABOUT = (
     "items.parquet",
     "fit.json",
 )
+BLEND = "blend.json"
 
 
 def cut_of_fit(dataset: Dataset, cut: int) -> int:
@@ -36,18 +38,29 @@ def cut_of_fit(dataset: Dataset, cut: int) -> int:
     return max(fit for fit in fits if fit <= cut)
 
 
-def write_tower(folder: Path, model: TwoTower, items: Longs, users: int, cut: int) -> None:
+def write_tower(folder: Path, model: TwoTower, items: Longs, users: int, cut: int, kind: index.Kind = "flat") -> None:
     """Writes a fit: checkpoint, item vectors, Faiss index, item encoder, and what ties them together."""
     folder.mkdir(parents=True)
     vectors = model.item_vectors().numpy()
     identity = hashlib.sha256(vectors.tobytes()).hexdigest()
-    shape = {"items": len(vectors), "dim": model.item.embedding_dim, "window": model.window}
+    shape = {
+        "items": len(vectors),
+        "dim": model.dim,
+        "window": model.window,
+        "heads": model.heads,
+        "codes": model.codes.shape[1],
+    }
     torch.save({"fit": identity, "shape": shape, "state_dict": model.state_dict()}, folder / CHECKPOINT)
     np.save(folder / VECTORS, vectors)
-    faiss.write_index(index.build(vectors), str(folder / INDEX))
+    faiss.write_index(index.build(vectors, kind), str(folder / INDEX))
     storage.write_table(folder / ENCODER, {"itemid": items})
     about = {"fit": identity, "cut": cut, "users": users, **shape}
     (folder / ABOUT).write_text(json.dumps(about, indent=1, sort_keys=True))
+
+
+def identity(folder: Path) -> str:
+    """What all parts of a fit carry: the digest of its vectors."""
+    return str(json.loads((folder / ABOUT).read_text())["fit"])
 
 
 def read_tower(folder: Path) -> Tower:
@@ -83,11 +96,23 @@ def read_neighbours(path: Path, items: int) -> sparse.csr_array:
     return sparse.coo_array((weight, (item, neighbour)), shape=(items, items)).tocsr()
 
 
+def write_weights(folder: Path, weights: Weights) -> None:
+    """Writes the weights of the sources in the blend, the same for every cut."""
+    named = dict(zip((source.name for source in SOURCES), weights, strict=True))
+    (folder / BLEND).write_text(json.dumps(named, indent=1))
+
+
+def read_weights(folder: Path) -> Weights:
+    """Reads the weights of the sources in the blend."""
+    named = json.loads((folder / BLEND).read_text())
+    return tuple(float(named[source.name]) for source in SOURCES)
+
+
 def read_retriever(folder: Path, dataset: Dataset, interactions: Interactions, cut: int, k: int) -> Retriever:
     """The sources as of a cut, with the fit that may be used there."""
     tower = read_tower(folder / str(cut_of_fit(dataset, cut)))
     neighbours = read_neighbours(folder / "neighbours" / f"{cut}.parquet", interactions.before(cut).items)
-    return retriever(interactions, cut, tower, neighbours, k)
+    return retriever(interactions, cut, tower, neighbours, k, read_weights(folder))
 
 
 def cuts(dataset: Dataset) -> Sequence[int]:

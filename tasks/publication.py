@@ -1,17 +1,18 @@
 """The adapter to the published recommendations: generations side by side, a pointer to the one in force.
 
 A generation's rows are written beside the others and checked; then one transaction moves the pointer.  A reader sees
-the old generation or the new one, whole.  Embedded runs keep them in SQLite.
+the old generation or the new one, whole.  Embedded runs keep them in SQLite, here; `publication_mysql` has the
+same store on MySQL.
 """
 
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import polars as pl
 
@@ -51,14 +52,55 @@ class Generation:
     ranker_version: str | None
 
 
+class Rows(Protocol):
+    """What a query gives."""
+
+    def fetchone(self) -> Any:
+        """The next row, or None."""
+
+    def fetchall(self) -> list[Any]:
+        """All rows that are left."""
+
+
+class Database(Protocol):
+    """A connection as this store uses it; placeholders are question marks."""
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ..., /) -> Rows:
+        """Runs one statement."""
+
+    def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> object:
+        """Runs one statement for each row."""
+
+
 @dataclass(frozen=True)
 class Store:
-    """The SQLite file of the embedded runs."""
+    """The SQLite file of the embedded runs.  A store on another database differs in how it connects and locks."""
 
     path: Path
+    OLDEST_LAST: ClassVar = "ORDER BY rowid DESC LIMIT -1 OFFSET ?"
+
+    @property
+    def place(self) -> str:
+        """Where it is, for a person; never with a password."""
+        return str(self.path)
+
+    def exists(self) -> bool:
+        """Whether there can be anything in it."""
+        return self.path.is_file()
 
     @contextmanager
-    def connection(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self, db: Database) -> Iterator[None]:
+        """All or nothing; takes the write lock at once."""
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            db.execute("ROLLBACK")
+            raise
+        db.execute("COMMIT")
+
+    @contextmanager
+    def connection(self) -> Iterator[Database]:
         """A connection that commits nothing by itself."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(self.path, timeout=60, isolation_level=None)) as db:
@@ -85,7 +127,7 @@ class Store:
         default: itemid, score, best first.
         """
         row = (*vars(generation).values(), *(_json(default[name].to_list()) for name in ("itemid", "score")))
-        with self.connection() as db, transaction(db):
+        with self.connection() as db, self.transaction(db):
             _forget(db, generation.name)
             db.execute(f"INSERT INTO generation VALUES ({','.join('?' * len(row))})", row)
             for table, frames in (("list", lists), ("visitor", visitors)):
@@ -93,11 +135,11 @@ class Store:
                 count = f"SELECT count(*) FROM {table} WHERE generation = ?"
                 (found,) = db.execute(count, (generation.name,)).fetchone()
                 if found != sent:
-                    raise BadData(f"{self.path}: {found} of {sent} rows arrived in {table}; nothing was switched")
+                    raise BadData(f"{self.place}: {found} of {sent} rows arrived in {table}; nothing was switched")
 
     def switch(self, name: str) -> bool:
         """Puts a generation in force unless a later one is, in one transaction; returns whether it did."""
-        with self.connection() as db, transaction(db):
+        with self.connection() as db, self.transaction(db):
             current = _in_force(db)
             (as_of,) = db.execute("SELECT as_of FROM generation WHERE name = ?", (name,)).fetchone()
             if current is not None and current.as_of > as_of:
@@ -108,34 +150,31 @@ class Store:
 
     def hold(self, name: str, reason: str) -> None:
         """Records that a generation was held after all."""
-        with self.connection() as db, transaction(db):
+        with self.connection() as db, self.transaction(db):
             db.execute("UPDATE generation SET verdict = 'held', reason = ? WHERE name = ?", (reason, name))
 
     def prune(self, keep: int) -> None:
         """Forgets all but the `keep` generations written last, never the one in force."""
-        old = (
-            "SELECT name FROM generation WHERE name NOT IN (SELECT generation FROM in_force) "
-            "ORDER BY rowid DESC LIMIT -1 OFFSET ?"
-        )
-        with self.connection() as db, transaction(db):
+        old = f"SELECT name FROM generation WHERE name NOT IN (SELECT generation FROM in_force) {self.OLDEST_LAST}"
+        with self.connection() as db, self.transaction(db):
             for (name,) in db.execute(old, (keep - 1,)).fetchall():
                 _forget(db, name)
 
     def read(self, name: str | None) -> pl.DataFrame:
         """The rows visitorid, rank (from 1), itemid, score of a generation, by default the one in force; sorted."""
         with self.connection() as db:
-            names = [row[0] for row in db.execute("SELECT name FROM generation ORDER BY as_of, name")]
+            names = [row[0] for row in db.execute("SELECT name FROM generation ORDER BY as_of, name").fetchall()]
             current = _in_force(db)
             chosen = name or (current.name if current else None)
             if chosen not in names:
                 known = ", ".join(names) or "none yet: run `make run` first"
                 what = f"no generation {chosen}" if chosen else "no generation is in force"
-                raise BadConfig(f"{what} in {self.path}; there are: {known}")
+                raise BadConfig(f"{what} in {self.place}; there are: {known}")
             query = (
                 "SELECT visitorid, items, scores FROM visitor JOIN list USING (generation, list) WHERE generation = ?"
             )
             rows = pl.DataFrame(
-                db.execute(query, (chosen,)).fetchall(),
+                list(db.execute(query, (chosen,)).fetchall()),
                 schema={"visitorid": pl.Int64, "items": pl.String, "scores": pl.String},
                 orient="row",
             )
@@ -150,13 +189,19 @@ class Store:
 
 def store() -> Store:
     """The store that NIGHTJAR_RECOMMENDATIONS names."""
-    path = os.environ.get("NIGHTJAR_RECOMMENDATIONS", "")
-    if not path:
-        raise BadConfig("NIGHTJAR_RECOMMENDATIONS is not set: expected the path of an SQLite file")
-    return Store(Path(path))
+    place = os.environ.get("NIGHTJAR_RECOMMENDATIONS", "")
+    if not place:
+        raise BadConfig(
+            "NIGHTJAR_RECOMMENDATIONS is not set: expected the path of an SQLite file, or mysql://user@host:3306/database"
+        )
+    if place.startswith("mysql:"):
+        from tasks.publication_mysql import MysqlStore  # late: its driver is of no use elsewhere
+
+        return MysqlStore.at(place)
+    return Store(Path(place))
 
 
-def _insert(db: sqlite3.Connection, table: str, generation: str, frame: pl.DataFrame) -> int:
+def _insert(db: Database, table: str, generation: str, frame: pl.DataFrame) -> int:
     """Inserts a frame's rows, lists as JSON texts; returns their number."""
     rows = frame.iter_rows()
     texts = (tuple(_json(value) if isinstance(value, list) else value for value in row) for row in rows)
@@ -168,25 +213,13 @@ def _json(values: list[Any]) -> str:
     return json.dumps([round(v, 6) if isinstance(v, float) else v for v in values], separators=(",", ":"))
 
 
-@contextmanager
-def transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """All or nothing; takes the write lock at once."""
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        db.execute("ROLLBACK")
-        raise
-    db.execute("COMMIT")
-
-
-def _in_force(db: sqlite3.Connection) -> Generation | None:
+def _in_force(db: Database) -> Generation | None:
     columns = "name, as_of, night, verdict, reason, retriever_version, ranker_version"
     row = db.execute(f"SELECT {columns} FROM generation JOIN in_force ON name = generation").fetchone()
     return Generation(*row) if row else None
 
 
-def _forget(db: sqlite3.Connection, name: str) -> None:
+def _forget(db: Database, name: str) -> None:
     for table in ("visitor", "list"):
         db.execute(f"DELETE FROM {table} WHERE generation = ?", (name,))
     db.execute("DELETE FROM generation WHERE name = ?", (name,))

@@ -17,7 +17,6 @@ from tasks.contracts import Retriever as RetrieverArtifact
 from tasks.failures import BadData
 from tasks.publication import Generation
 from tasks.recsys import gate, ranking
-from tasks.recsys.features import features
 from tasks.recsys.gate import Facts, Verdict
 from tasks.recsys.metrics import Mean
 from tasks.tracking import RANKER_MODEL, RETRIEVER_MODEL, TaskRun
@@ -93,7 +92,7 @@ def publish_recommendations(
         verdict=verdict,
         reason=reason,
         in_force=in_force.name if in_force else "",
-        store=str(store.path),
+        store=store.place,
         users=visitors.height,
         rows=rows,
     )
@@ -126,13 +125,12 @@ def _rank(path: Path, data: Path, shards: list[Path], ranker: Path, as_of: int, 
             for ids, pairs in candidate_files.read_blocks(shard / "serve.parquet"):
                 users = user_of["user"].to_numpy()[np.searchsorted(user_of["list"].to_numpy(), ids)]
                 asked = past.take(np.searchsorted(past.user, users))
-                score = ranking.score(booster, features(pairs, asked, items), pairs.place)
-                position, _ = ranking.ranked(pairs, score, top)
+                position, scores = ranking.best(booster, pairs, asked, items, top)
                 row = pairs.row[position]
                 start = np.searchsorted(row, np.arange(len(ids) + 1)).astype(np.int32)
                 best = item_ids[pairs.item[position]]
                 columns = [pa.array(ids)] + [
-                    pa.ListArray.from_arrays(start, pa.array(values)) for values in (best, score[position].astype("f4"))
+                    pa.ListArray.from_arrays(start, pa.array(values)) for values in (best, scores.astype("f4"))
                 ]
                 writer.write_table(pa.Table.from_arrays(columns, schema=LIST_SCHEMA))
                 lengths.append(pl.DataFrame({"list": ids, "length": np.diff(start)}))

@@ -35,8 +35,8 @@ def main(argv: list[str]) -> int:
 
 def _read(generation: str | None) -> pl.DataFrame:
     store = publication.store()
-    if not store.path.is_file():
-        raise BadUsage(f"nothing was published yet: {store.path} does not exist; run `make run` first")
+    if not store.exists():
+        raise BadUsage(f"nothing was published yet: {store.place} does not exist; run `make run` first")
     return store.read(generation)
 
 

@@ -1,4 +1,4 @@
-"""The adapter to MLflow, and the only module that knows it.
+"""The adapter to MLflow; beside `registry`, which makes models loadable, the only module that knows it.
 
 One parent run a night, made by the first task and found again by the tags of its Airflow run; one child run a task
 and try, named after the task.  An artifact is a folder of a child run; its URI is runs:/<run id>/<folder>.
@@ -139,14 +139,15 @@ class TaskRun:
         log.warning("input restated: run %s of the same as_of read other bytes; %s", earlier[0].info.run_id, told)
         self.tags({"input_restated": f"{earlier[0].info.run_id}: {told}"})
 
-    def register(self, model: str, artifact: Written) -> str:
-        """Makes the artifact the newest version of a registered model, alias `challenger`; returns the version."""
+    def register(self, model: str, artifact: Written, folder: str = "") -> str:
+        """Makes a folder of the artifact the newest version of a registered model, alias `challenger`; its version."""
         try:
             self.client.create_registered_model(model)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        source = self.client.get_run(self.run_id).info.artifact_uri + "/" + artifact["uri"].rsplit("/", 1)[1]
+        path = "/".join(part for part in (artifact["uri"].rsplit("/", 1)[1], folder) if part)
+        source = f"{self.client.get_run(self.run_id).info.artifact_uri}/{path}"
         version = self.client.create_model_version(
             model, source, self.run_id, tags={"digest": artifact["digest"], "as_of": str(artifact["as_of"])}
         )

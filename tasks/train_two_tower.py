@@ -1,17 +1,20 @@
 """Fits the retriever three times by one recipe: before c1 (which makes every choice), before c2, before as_of."""
 
+import dataclasses
 import logging
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from tasks import dataset_files, fits
+from tasks import dataset_files, fits, registry
 from tasks.contracts import Dataset, Retriever, TrainTwoTowerConfig
 from tasks.failures import BadModel
-from tasks.recsys import cooccurrence, index, training
+from tasks.recsys import cooccurrence, evaluation, index, retrieval, steps, training
+from tasks.recsys.candidates import SOURCES, WEIGHTS
 from tasks.recsys.interactions import Interactions
 from tasks.recsys.sequences import Windows, last_out, windows
 from tasks.recsys.two_tower import TwoTower
@@ -21,41 +24,90 @@ log = logging.getLogger(__name__)
 
 VALIDATION_USERS = 20_000
 """Users that an epoch is judged on, at most."""
+FITS = ("c1", "c2", "as_of")
+CHECKPOINTS = "NIGHTJAR_CHECKPOINTS"
+"""Environment variable that names a folder which outlives a try; without it a fit that was killed begins anew."""
+ASKED_OF_INDEX = 2_000
+"""Histories that an approximate index is measured on."""
+DEEPEST = max(evaluation.DEPTHS)
 CHOSEN_AT = 50
 """Length of the lists that an epoch is judged by."""
 
 
 def train_two_tower(dataset: Dataset, config: TrainTwoTowerConfig, run: TaskRun) -> Retriever:
-    """Writes the three fits and, for every cut, the item-item neighbours as of it."""
+    """Writes the three fits, for every cut the item-item neighbours as of it, and the weights of the blend."""
     torch.set_num_threads(os.cpu_count() or 1)
     folder = run.fetch(dataset)
     interactions = dataset_files.read_interactions(folder)
     item_ids = dataset_files.read_item_ids(folder)
-    recipe = training.Recipe(
-        **config.model_dump(include={"max_epochs", "patience", "batch_size", "negatives", "learning_rate", "seed"})
-    )
+    recipe = steps.Recipe(**config.model_dump(include={field.name for field in dataclasses.fields(steps.Recipe)}))
+    first = windows(interactions.before(dataset.first_cut), config.window)
+    recipe = dataclasses.replace(recipe, max_epochs=steps.enough_epochs(first, recipe))
     out = run.work / "retriever"
-    epochs = config.max_epochs
-    for name, cut in (("c1", dataset.first_cut), ("c2", dataset.second_cut), ("as_of", dataset.as_of)):
+    epochs = recipe.max_epochs
+    for name, cut in zip(FITS, (dataset.first_cut, dataset.second_cut, dataset.as_of), strict=True):
         known = interactions.before(cut)
-        torch.manual_seed(config.seed)
-        model = TwoTower(known.items, config.dim, config.window)
         validate = _validation(interactions, dataset, config.window) if name == "c1" else None
-        log.info("fit %s: %d interactions of %d users and %d items", name, len(known), known.users, known.items)
-        try:
-            fit = training.fit(model, windows(known, config.window), recipe, epochs, validate)
-        except training.Diverged as error:
-            raise BadModel(f"fit {name}: {error}") from None
-        epochs = fit.epochs
-        for epoch, loss in enumerate(fit.losses, 1):
-            run.metrics({f"{name}.loss": loss}, step=epoch)
-        for epoch, recall in enumerate(fit.recalls, 1):
-            run.metrics({f"{name}.validation_recall_at_50": recall}, step=epoch)
-        fits.write_tower(out / str(cut), model, item_ids[: known.items], known.users, cut)
+        model, epochs = _fit(known, name, config, recipe, epochs, validate, run)
+        fits.write_tower(out / str(cut), model, item_ids[: known.items], known.users, cut, config.index)
     _write_neighbours(out / "neighbours", interactions, dataset)
+    _write_weights(out, interactions, dataset)
+    serving = out / str(dataset.as_of)
+    _measure_index(serving, folder, dataset, config, run)
+    registry.describe_retriever(serving, fits.identity(serving))
     written = run.store(out, dataset.as_of)
-    version = run.register(RETRIEVER_MODEL, written)
+    version = run.register(RETRIEVER_MODEL, written, serving.name)
+    _forget(run)
     return Retriever(**written, dataset_digest=dataset.digest, run_id=run.run_id, model_version=version, epochs=epochs)
+
+
+def _fit(
+    known: Interactions,
+    name: str,
+    config: TrainTwoTowerConfig,
+    recipe: steps.Recipe,
+    epochs: int,
+    validate: Callable[[TwoTower], float] | None,
+    run: TaskRun,
+) -> tuple[TwoTower, int]:
+    """A fit on what is known, and the epochs up to the weights that were kept."""
+    torch.manual_seed(config.seed)
+    model = TwoTower(known.items, config.dim, config.window, config.heads, config.codes)
+    log.info("fit %s: %d interactions of %d users and %d items", name, len(known), known.users, known.items)
+    try:
+        fit = training.fit(model, windows(known, config.window), recipe, epochs, validate, _checkpoint(run, name))
+    except steps.Diverged as error:
+        raise BadModel(f"fit {name}: {error}") from None
+    for epoch, loss in enumerate(fit.losses, 1):
+        run.metrics({f"{name}.loss": loss}, step=epoch)
+    for epoch, recall in enumerate(fit.recalls, 1):
+        run.metrics({f"{name}.validation_recall_at_50": recall}, step=epoch)
+    return model, fit.epochs
+
+
+def _measure_index(serving: Path, data: Path, dataset: Dataset, config: TrainTwoTowerConfig, run: TaskRun) -> None:
+    """Logs what an approximate index loses of the exact lists of some histories."""
+    if config.index == "flat":
+        return
+    tower = fits.read_tower(serving)
+    histories = dataset_files.read_histories(data, dataset.as_of)
+    some = np.unique(np.linspace(0, len(histories) - 1, min(ASKED_OF_INDEX, len(histories))).astype(np.int64))
+    vectors, queries = tower.model.item_vectors().numpy(), tower.queries(histories.take(some))
+    share = index.recall_to_exact(tower.index, vectors, queries, DEEPEST)
+    log.info("index %s: recall to exact at %d %.4f, %d histories", config.index, DEEPEST, share, len(some))
+    run.metrics({f"index_recall_to_exact_at_{DEEPEST}": share})
+
+
+def _checkpoint(run: TaskRun, name: str) -> Path | None:
+    """Where a fit of the night stands after each epoch, for the next try."""
+    folder = os.environ.get(CHECKPOINTS)
+    return Path(folder) / run.night / f"{name}.ckpt" if folder else None
+
+
+def _forget(run: TaskRun) -> None:
+    """Removes what is of no use once the fits are stored."""
+    if folder := os.environ.get(CHECKPOINTS):
+        shutil.rmtree(Path(folder) / run.night, ignore_errors=True)
 
 
 def _validation(interactions: Interactions, dataset: Dataset, window: int) -> Callable[[TwoTower], float] | None:
@@ -82,3 +134,12 @@ def _write_neighbours(folder: Path, interactions: Interactions, dataset: Dataset
         neighbours = cooccurrence.covisitation(interactions, cut)
         fits.write_neighbours(folder / f"{cut}.parquet", neighbours)
         log.info("co-visitation as of %d: %d pairs of %d items", cut, neighbours.nnz, neighbours.shape[0])
+
+
+def _write_weights(out: Path, interactions: Interactions, dataset: Dataset) -> None:
+    """Learns the blend's weights with the fit of c1 on c1–c2, which nobody is judged on, and writes them."""
+    fits.write_weights(out, WEIGHTS)
+    sources = fits.read_retriever(out, dataset, interactions, dataset.first_cut, DEEPEST)
+    weights = retrieval.learned_weights(sources, interactions, dataset.second_cut, dataset.history_cap)
+    log.info("weights in the blend: %s", ", ".join(f"{s.name} {w:g}" for s, w in zip(SOURCES, weights, strict=True)))
+    fits.write_weights(out, weights)

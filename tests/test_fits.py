@@ -21,7 +21,7 @@ ITEMS = 12
 
 def model(seed: int) -> TwoTower:
     torch.manual_seed(seed)
-    return TwoTower(ITEMS, dim=8, window=4)
+    return TwoTower(ITEMS, dim=4, window=4, heads=2, codes=4)
 
 
 def write(folder: Path, seed: int) -> Path:
@@ -53,9 +53,10 @@ def test_parts_of_two_fits_are_refused(tmp_path: Path, part: str) -> None:
 def test_an_index_of_other_items_is_refused(tmp_path: Path) -> None:
     ours, theirs = write(tmp_path / "ours", 1), tmp_path / "theirs"
     torch.manual_seed(1)
-    fits.write_tower(theirs, TwoTower(ITEMS + 1, dim=8, window=4), np.arange(ITEMS + 1), users=3, cut=5)
+    larger = TwoTower(ITEMS + 1, dim=4, window=4, heads=2, codes=4)
+    fits.write_tower(theirs, larger, np.arange(ITEMS + 1), users=3, cut=5)
     shutil.copy(theirs / fits.INDEX, ours / fits.INDEX)
-    with pytest.raises(BadData, match=f"index of {ITEMS + 1} × 9"):
+    with pytest.raises(BadData, match=f"index of {ITEMS + 1} × 13"):
         fits.read_tower(ours)
 
 
@@ -81,3 +82,8 @@ def test_neighbours_are_read_back(tmp_path: Path) -> None:
     fits.write_neighbours(tmp_path / "n.parquet", matrix)
     found = fits.read_neighbours(tmp_path / "n.parquet", ITEMS)
     np.testing.assert_array_equal(found.toarray(), matrix.toarray())
+
+
+def test_the_blends_weights_are_read_back(tmp_path: Path) -> None:
+    fits.write_weights(tmp_path, (1.5, 0.25, 3.0, 0.0625))
+    assert fits.read_weights(tmp_path) == (1.5, 0.25, 3.0, 0.0625)

@@ -93,9 +93,9 @@ def test_nouns_know_nouns_alone(name: str, path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "path"), modules("tasks"))
-def test_tracking_alone_knows_mlflow(name: str, path: Path) -> None:
+def test_tracking_and_registry_alone_know_mlflow(name: str, path: Path) -> None:
     knows = any(one.split(".")[0] == "mlflow" for one in imports(name, path))
-    assert not knows or name == "tasks.tracking"
+    assert not knows or name in ("tasks.tracking", "tasks.registry")
 
 
 def test_contracts_and_failures_know_nothing_of_ours() -> None:

@@ -5,14 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import mlflow
+import pandas as pd
 import polars as pl
 import pytest
+from mlflow import MlflowClient
 
-from tasks import dataset_files, publication
+from tasks import dataset_files, fits, publication
 from tasks.contracts import TASKS, Artifact, Dataset, Estimate
 from tasks.demo_data import make_demo_data
 from tasks.failures import BadConfig, BadData
 from tasks.recsys.synthetic import DemoConfig
+from tasks.tracking import RETRIEVER_MODEL
 from tests.world import Home
 
 AS_OF = "2015-09-10T00:00:00Z"
@@ -175,3 +179,26 @@ def test_a_changed_shard_is_refused(night: Night) -> None:
             night.publish()
     finally:
         path.write_bytes(whole)
+
+
+def test_the_champion_answers_by_itself(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, value in night.home.environment.items():
+        monkeypatch.setenv(variable, value)
+    mlflow.set_tracking_uri(night.home.environment["MLFLOW_TRACKING_URI"])
+    model = mlflow.pyfunc.load_model(f"models:/{RETRIEVER_MODEL}@champion")
+    folder = night.home.stored(night.artifacts["dataset"])
+    ids = dataset_files.read_item_ids(folder).tolist()
+    found = model.predict(pd.DataFrame({"items": [ids[:2], [ids[5]]], "events": [["view", "addtocart"], ["view"]]}))
+    assert [len(row) for row in found["items"]] == [300, 300]
+    assert set(found["items"][0]) <= set(ids)
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "ivf"])
+def test_an_approximate_index_is_measured_and_serves(night: Night, kind: str) -> None:
+    dataset = night.artifacts["dataset"]
+    config = {"index": kind, "max_epochs": 1, "heads": 1, "codes": 8}
+    retriever = night.home.run("train_two_tower", config, {"dataset": dataset})
+    run = MlflowClient(night.home.environment["MLFLOW_TRACKING_URI"]).get_run(retriever.run_id)
+    assert 0.5 < run.data.metrics["index_recall_to_exact_at_300"] <= 1
+    tower = fits.read_tower(night.home.stored(retriever) / str(dataset.as_of))
+    assert type(tower.index).__name__ == {"hnsw": "IndexHNSWFlat", "ivf": "IndexIVFFlat"}[kind]

@@ -4,7 +4,8 @@ Lists are [users, k]: best first, no repeats within a row, -1 where a list ends 
 are recommended again by those whose method gives them a score.
 """
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -58,7 +59,7 @@ def own_history(interactions: Interactions, asked: Histories, cut: int, k: int) 
 
 def covisitation(interactions: Interactions, asked: Histories, cut: int, k: int) -> Ints:
     """Decayed co-visitation with the history's interactions, the n-th newest weighing 1 / n."""
-    neighbours = cooccurrence.covisitation(interactions, cut)
+    neighbours = cooccurrence.direct(interactions, cut)
     return cooccurrence.recommend(asked, cooccurrence.recency(asked), neighbours, k)[0]
 
 
@@ -104,22 +105,37 @@ def chain(*baselines: Baseline) -> Baseline:
     """The first one's list, filled up by the second's, and so on."""
 
     def baseline(interactions: Interactions, asked: Histories, cut: int, k: int) -> Ints:
-        lists = np.full((len(asked), k), -1, dtype=np.int32)
-        for part in baselines:
-            lists = filled(lists, part(interactions, asked, cut, k))
-        return lists
+        return _filled_by(part(interactions, asked, cut, k) for part in baselines)
 
     return baseline
 
 
-BASELINES: Mapping[str, Baseline] = {
+def _filled_by(parts: Iterable[Ints]) -> Ints:
+    return functools.reduce(filled, parts)
+
+
+SINGLE: Mapping[str, Baseline] = {
     "popular_7_days": popular_in(7),
     "popular_14_days": popular_in(14),
     "own_history": own_history,
-    "own_history_then_popular": chain(own_history, popular_in(14)),
     "item_knn": item_knn,
     "covisitation": covisitation,
     "rp3beta": rp3beta,
-    "own_history_then_covisitation_then_popular": chain(own_history, covisitation, popular_in(14)),
+}
+CHAINS: Mapping[str, tuple[str, ...]] = {
+    "own_history_then_popular": ("own_history", "popular_14_days"),
+    "own_history_then_covisitation_then_popular": ("own_history", "covisitation", "popular_14_days"),
+}
+BASELINES: Mapping[str, Baseline] = {
+    **SINGLE,
+    **{name: chain(*(SINGLE[part] for part in parts)) for name, parts in CHAINS.items()},
 }
 """What every recall is reported beside."""
+
+
+def every(interactions: Interactions, asked: Histories, cut: int, k: int) -> Iterator[tuple[str, Ints]]:
+    """Name and lists [histories, k] of each of `BASELINES`; what a chain is made of is computed once."""
+    made = {name: baseline(interactions, asked, cut, k) for name, baseline in SINGLE.items()}
+    yield from made.items()
+    for name, parts in CHAINS.items():
+        yield name, _filled_by(made[part] for part in parts)

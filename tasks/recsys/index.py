@@ -1,6 +1,6 @@
-"""Exact search for the items whose vectors have the greatest inner product with a query."""
+"""Search for the items whose vectors have the greatest inner product with a query: exact, or by a graph or cells."""
 
-from typing import Any
+from typing import Any, Literal
 
 import faiss
 import numpy as np
@@ -9,15 +9,58 @@ import numpy.typing as npt
 from tasks.recsys.interactions import Ints
 
 Floats = npt.NDArray[np.float32]
+Kind = Literal["flat", "hnsw", "ivf"]
+HNSW_LINKS, HNSW_BUILD, HNSW_SEARCH = 32, 200, 600
+"""Links of a node; breadth of the walk when a node is added, and when a query is answered (k is 300)."""
+IVF_FEWEST, IVF_SHARE, IVF_LOOKED_INTO = 39, 8, 1_200
+"""Items that a cell needs for k-means, as Faiss has it; one cell in so many is looked into, and so many items."""
 BATCH = 4_096
 """Queries a call: faiss takes its fast path (one matrix product) only for large batches."""
 
 
-def build(vectors: Floats) -> Any:
-    """A Faiss inner-product index over item vectors [items, dim], exact."""
-    index = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(np.ascontiguousarray(vectors, dtype=np.float32))
+def build(vectors: Floats, kind: Kind = "flat") -> Any:
+    """A Faiss inner-product index over item vectors [items, dim].
+
+    flat compares a query with every item; hnsw walks a graph of near neighbours (Malkov and Yashunin, TPAMI 2020);
+    ivf compares it with the items of its nearest cells (Jégou et al., TPAMI 2011).  Only flat is exact.  Built by one
+    thread, so that the same vectors give the same index.
+    """
+    items, dim = vectors.shape
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        index = _empty(kind, items, dim)
+        rows = np.ascontiguousarray(vectors, dtype=np.float32)
+        index.train(rows)
+        index.add(rows)
+        if kind == "ivf":
+            index.make_direct_map()  # so that vectors can be read back by id
+    finally:
+        faiss.omp_set_num_threads(threads)
     return index
+
+
+def _empty(kind: Kind, items: int, dim: int) -> Any:
+    if kind == "hnsw":
+        index: Any = faiss.IndexHNSWFlat(dim, HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
+        index.hnsw.efConstruction, index.hnsw.efSearch = HNSW_BUILD, HNSW_SEARCH
+        return index
+    if kind == "ivf":
+        cells = max(1, min(round(4 * items**0.5), items // IVF_FEWEST))
+        index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, cells, faiss.METRIC_INNER_PRODUCT)
+        index.nprobe = min(cells, max(cells // IVF_SHARE, -(-cells * IVF_LOOKED_INTO // max(items, 1))))
+        return index
+    return faiss.IndexFlatIP(dim)
+
+
+def recall_to_exact(index: Any, vectors: Floats, queries: Floats, k: int) -> float:
+    """Mean over queries [queries, dim] of the share of the k best items [of vectors] that the index finds."""
+    exact, _ = search(build(vectors), queries, k)
+    found, _ = search(index, queries, k)
+    shares = [
+        len(np.intersect1d(a, b)) / len(a) for a, b in ((e[e >= 0], f) for e, f in zip(exact, found, strict=True))
+    ]
+    return float(np.mean(shares)) if shares else 1.0
 
 
 def search(index: Any, queries: Floats, k: int) -> tuple[Ints, Floats]:

@@ -1,27 +1,7 @@
 """Losses of the two-tower, and the corrections of their scores, as plain functions."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
-
-
-class _SampledSoftmax(torch.autograd.Function):
-    """log( exp(s₊) + Σⱼ exp(s'ⱼ) ) − s₊, a row each, passing over the big matrix once forward and once back."""
-
-    @staticmethod
-    def forward(ctx: Any, positive: Tensor, negatives: Tensor) -> Tensor:
-        top = torch.maximum(negatives.amax(dim=1), positive)
-        weights = torch.sub(negatives, top.unsqueeze(1)).exp_()
-        partition = weights.sum(dim=1) + torch.exp(positive - top)
-        ctx.save_for_backward(weights, partition, torch.exp(positive - top) / partition)
-        return torch.log(partition) + top - positive
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
-        (gradient,) = gradients
-        weights, partition, share = ctx.saved_tensors
-        return gradient * (share - 1), weights * (gradient / partition).unsqueeze(1)
 
 
 def sampled_softmax(positive: Tensor, negatives: Tensor) -> Tensor:
@@ -36,16 +16,32 @@ def sampled_softmax(positive: Tensor, negatives: Tensor) -> Tensor:
     all other items (Yi et al., RecSys 2019).  The positive is always there, not sampled: its score is not corrected
     (Khrylchenko et al., RecSys 2025).
     """
-    rows: Tensor = _SampledSoftmax.apply(positive, negatives)  # type: ignore[no-untyped-call]
-    return rows.mean()
+    everything = torch.cat([positive.unsqueeze(1), negatives], dim=1)
+    return (torch.logsumexp(everything, dim=1) - positive).mean()
 
 
-def log_q_correction(bias: Tensor, drawn: Tensor, log_expected: Tensor) -> Tensor:
-    """[sampled], what is added to every score of a candidate: its bias + log(times drawn) − log(times expected).
+def bpr(positive: Tensor, negatives: Tensor, weights: Tensor) -> Tensor:
+    """Mean loss over all pairs of a row's positive and a negative.
+
+    positive: [batch], score s₊ of each row's positive.
+    negatives: [batch, sampled], score sⱼ of each sampled candidate; −∞ where it is none of the row's negatives.
+    weights: [sampled], wⱼ of each candidate.
+
+    loss = Σⱼ wⱼ · −log σ(s₊ − sⱼ) / Σⱼ wⱼ
+
+    (Rendle et al., BPR: Bayesian personalized ranking from implicit feedback, UAI 2009.)
+    """
+    pairs = torch.nn.functional.softplus(negatives - positive.unsqueeze(1))
+    pair_weights = weights * torch.isfinite(negatives)
+    return (pairs * pair_weights).sum() / pair_weights.sum().clamp(min=1e-9)
+
+
+def log_q_correction(drawn: Tensor, log_expected: Tensor) -> Tensor:
+    """[sampled], what is added to every score of a candidate: log(times drawn) − log(times expected).
 
     A candidate that was drawn several times counts as often; one that is drawn often by chance alone counts less.
     """
-    return bias + drawn.log() - log_expected
+    return drawn.log() - log_expected
 
 
 def remove_accidental_hits(scores: Tensor, positives: Tensor, candidates: Tensor) -> Tensor:

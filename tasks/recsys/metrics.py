@@ -6,6 +6,7 @@ bootstrapped, paired with another model's, or averaged over any subset of the us
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -16,61 +17,85 @@ Bools = npt.NDArray[np.bool_]
 Doubles = npt.NDArray[np.float64]
 
 CELLS = 1 << 24
-"""Comparisons, or resampled values, held in memory at a time."""
+"""Comparisons held in memory at a time."""
+GROUPS = 1_000
+"""Groups of users that are resampled whole."""
 
 
-def hits(lists: Ints, truth: Truth) -> Bools:
-    """[users, k] → [users, k]: whether the item is one that the user did something with in the window.
+@dataclass(frozen=True)
+class Hits:
+    """Where the relevant items are in their users' lists."""
+
+    rank: Ints
+    """[pairs] of the truth, from 1; 0 where the list lacks the item"""
+    depth: int
+    """length of the lists"""
+
+    def where(self, keep: Bools) -> "Hits":
+        """Those of the pairs [pairs] that are kept."""
+        return Hits(self.rank[keep], self.depth)
+
+
+def hits(lists: Ints, truth: Truth) -> Hits:
+    """[users, k] → the rank of each relevant item [pairs] in its own user's list.
 
     Each relevant item is compared with its own user's list only: the cost is relevant items × k, however many users
     and items there are.
     """
     if len(lists) != len(truth):
         raise ValueError(f"{len(lists)} lists for {len(truth)} users of the truth: give each user a list, in its order")
-    hit = np.zeros(lists.shape, dtype=bool)
+    rank = np.zeros(len(truth.item), dtype=np.int32)
     rows, step = truth.row, max(1, CELLS // max(1, lists.shape[1]))
     for start in range(0, len(rows), step):
-        row, item = rows[start : start + step], truth.item[start : start + step]
-        pair, place = np.nonzero(lists[row] == item[:, None])
-        hit[row[pair], place] = True
-    return hit
+        same = lists[rows[start : start + step]] == truth.item[start : start + step, None]
+        pair, place = np.nonzero(same)
+        rank[start + pair] = place + 1
+    return Hits(rank, lists.shape[1])
 
 
-def recall_at(hit: Bools, truth: Truth, k: int) -> Doubles:
-    """[users, ≥ k] → [users]: hits in the top k / all relevant items, those that no catalogue knew included."""
-    recall: Doubles = np.count_nonzero(_top(hit, k), axis=1) / _relevant(truth)
-    return recall
+def recall_at(hit: Hits, truth: Truth, k: int) -> Doubles:
+    """[pairs] → [users]: hits in the top k / all relevant items, those that no catalogue knew included."""
+    return _sum(_top(hit, k), truth) / _relevant(truth)
 
 
-def hit_rate_at(hit: Bools, k: int) -> Doubles:
-    """[users, ≥ k] → [users]: 1 if there is a hit in the top k, else 0."""
-    hit_rate: Doubles = np.any(_top(hit, k), axis=1).astype(np.float64)
-    return hit_rate
+def hit_rate_at(hit: Hits, truth: Truth, k: int) -> Doubles:
+    """[pairs] → [users]: 1 if there is a hit in the top k, else 0."""
+    return np.minimum(_sum(_top(hit, k), truth), 1.0)
 
 
-def reciprocal_rank_at(hit: Bools, k: int) -> Doubles:
-    """[users, ≥ k] → [users]: 1 / the rank of the first hit, counted from 1; 0 if there is none in the top k."""
-    rank: Longs = 1 + np.argmax(_top(hit, k), axis=1)
-    return hit_rate_at(hit, k) / rank
+def reciprocal_rank_at(hit: Hits, truth: Truth, k: int) -> Doubles:
+    """[pairs] → [users]: 1 / the rank of the first hit, counted from 1; 0 if there is none in the top k.
+
+    Its mean over users is the mean reciprocal rank, MRR@k.
+    """
+    best = np.zeros(len(truth))
+    np.maximum.at(best, truth.row, np.where(_top(hit, k), 1.0 / np.maximum(hit.rank, 1), 0.0))
+    return best
 
 
-def ndcg_at(hit: Bools, truth: Truth, k: int) -> Doubles:
-    """[users, ≥ k] → [users]: Σ over hits in the top k of 1 / log2(rank + 1), over the most it could be.
+def ndcg_at(hit: Hits, truth: Truth, k: int) -> Doubles:
+    """[pairs] → [users]: Σ over hits in the top k of 1 / log2(rank + 1), over the most it could be.
 
     The most is the sum over ranks 1 … min(k, number of relevant items): relevant items that the list lacks count as
     misses, and a list without a hit is worth 0. LightGBM's own `ndcg` differs: it sees only the candidates it is
     given and counts a group without a positive as 1, which lifts its mean towards 1 for any order at all.
     """
-    discount = 1.0 / np.log2(np.arange(2, k + 2))
-    ideal = np.cumsum(discount)[np.minimum(k, _relevant(truth)) - 1]
-    ndcg: Doubles = np.where(_top(hit, k), discount, 0.0).sum(axis=1) / ideal
+    ideal = np.cumsum(1.0 / np.log2(np.arange(2, k + 2)))[np.minimum(k, _relevant(truth)) - 1]
+    discount = 1.0 / np.log2(np.maximum(hit.rank, 1) + 1.0)
+    ndcg: Doubles = _sum(np.where(_top(hit, k), discount, 0.0), truth) / ideal
     return ndcg
 
 
-def _top(hit: Bools, k: int) -> Bools:
-    if not 1 <= k <= hit.shape[1]:
-        raise ValueError(f"a metric at {k} of lists of {hit.shape[1]}: ask for 1 … {hit.shape[1]} or give longer lists")
-    return hit[:, :k]
+def _top(hit: Hits, k: int) -> Bools:
+    if not 1 <= k <= hit.depth:
+        raise ValueError(f"a metric at {k} of lists of {hit.depth}: ask for 1 … {hit.depth} or give longer lists")
+    return (hit.rank > 0) & (hit.rank <= k)
+
+
+def _sum(values: npt.NDArray[np.generic], truth: Truth) -> Doubles:
+    """[pairs] → [users]: the sum of each user's."""
+    total: Doubles = np.bincount(truth.row, weights=values, minlength=len(truth)).astype(np.float64)
+    return total
 
 
 def _relevant(truth: Truth) -> Longs:
@@ -96,6 +121,17 @@ def average_popularity(lists: Ints, k: int, popularity: npt.NDArray[np.integer])
     return np.where(length > 0, total / np.maximum(length, 1), np.nan)
 
 
+def popularity_bias(average: Doubles, popularity: npt.NDArray[np.integer]) -> float | None:
+    """[users] average popularity of lists, [items] → its mean over users / that of an interaction's item.
+
+    An interaction's item has Σ popularity² / Σ popularity on average. 1: lists are as popular as what people do by
+    themselves; above: they push the popular further. None where there is no list or no interaction.
+    """
+    average = average[~np.isnan(average)]
+    squares = float((popularity.astype(np.float64) ** 2).sum())
+    return float(average.mean() / squares * popularity.sum()) if len(average) and squares else None
+
+
 @dataclass(frozen=True)
 class Mean:
     """A mean over users and the interval of it that resampling the users gives."""
@@ -117,32 +153,63 @@ def estimate(values: Doubles, resamples: int = 1000, seed: int = 0) -> Mean:
         return Mean(None, None, None, 0)
     if len(values) == 1:
         return Mean(float(values[0]), None, None, 1)
-    means = _resampled(values, resamples, np.random.default_rng(seed))
-    low, high = np.quantile(means, [0.025, 0.975])
+    total, users = _grouped(values, seed)
+    low, high = np.quantile(_drawn(total, resamples, seed) / _drawn(users, resamples, seed), [0.025, 0.975])
     return Mean(float(values.mean()), float(low), float(high), len(values))
 
 
 def paired(a: Doubles, b: Doubles, resamples: int = 1000, seed: int = 0) -> Mean:
     """[users], [users] of the same users: the mean of a - b and its interval; a is better if `low` is above 0."""
+    return estimate(a - _same(a, b), resamples, seed)
+
+
+def ratio(a: Doubles, b: Doubles, resamples: int = 1000, seed: int = 0) -> Mean:
+    """[users], [users] of the same users: mean of a / mean of b and its interval; a is better if `low` is above 1."""
+    if not _same(a, b).any():
+        return Mean(None, None, None, len(a))
+    (one, _), (other, _) = _grouped(a, seed), _grouped(b, seed)
+    below = _drawn(other, resamples, seed)
+    found = (_drawn(one, resamples, seed) / np.where(below > 0, below, np.nan))[below > 0]
+    low, high = np.quantile(found, [0.025, 0.975])
+    return Mean(float(a.mean() / b.mean()), float(low), float(high), len(a))
+
+
+def _same(a: Doubles, b: Doubles) -> Doubles:
     if len(a) != len(b):
         raise ValueError(f"{len(a)} values paired with {len(b)}: give both for the same users in the same order")
-    return estimate(a - b, resamples, seed)
+    return b
 
 
-def _resampled(values: Doubles, resamples: int, rng: np.random.Generator) -> Doubles:
-    """[n] → [resamples]: means of n values drawn with replacement.
+def _grouped(values: Doubles, seed: int) -> tuple[Doubles, Doubles]:
+    """[n] → sums and numbers of the values of at most `GROUPS` groups [groups], which chance has put together.
 
-    A resample is how often each distinct value was drawn, which is multinomial: metrics have few distinct values, so
-    this costs little. Where they have many, drawing the values themselves is cheaper.
+    Of few values each is a group of its own, and resampling groups is the usual bootstrap. Of many, groups made by
+    chance vary as the values in them do, so the interval is as wide; it only rests on `GROUPS` - 1 degrees of freedom.
     """
-    distinct, count = np.unique(values, return_counts=True)
-    n, few = len(values), len(distinct) * 10 < len(values)
-    step = max(1, CELLS // (len(distinct) if few else n))
-    means = np.empty(resamples)
-    for start in range(0, resamples, step):
-        size = min(step, resamples - start)
-        if few:
-            means[start : start + size] = (rng.multinomial(n, count / n, size) * distinct).sum(axis=1) / n
-        else:
-            means[start : start + size] = values[rng.integers(n, size=(size, n))].mean(axis=1)
-    return means
+    groups = min(len(values), GROUPS)
+    group = np.random.default_rng(seed).permutation(len(values)) % groups
+    return np.bincount(group, values, groups).astype(np.float64), np.bincount(group, minlength=groups).astype(
+        np.float64
+    )
+
+
+def _drawn(group: Doubles, resamples: int, seed: int) -> Doubles:
+    """[groups] → [resamples]: sums over as many groups drawn with replacement, the same draws for the same seed."""
+    total: Doubles = (_draws(len(group), resamples, seed) * group).sum(axis=1)
+    return total
+
+
+@lru_cache(maxsize=4)
+def _draws(groups: int, resamples: int, seed: int) -> Doubles:
+    """[resamples, groups]: how often each group is drawn."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(groups, np.full(groups, 1 / groups), resamples).astype(np.float64)
+
+
+def verdict(difference: Mean) -> str:
+    """A paired difference in words, at the 95 % level."""
+    if difference.low is None or difference.high is None:
+        return "too few users to tell"
+    if difference.low > 0:
+        return "better"
+    return "worse" if difference.high < 0 else "no difference shown"

@@ -1,6 +1,8 @@
 """LambdaRank on the candidates' features, and the order that it gives."""
 
 import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,12 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.recsys.candidates import Floats, Pairs
-from tasks.recsys.features import FEATURES
-from tasks.recsys.interactions import Ints, Truth
+from tasks.recsys.features import FEATURES, ItemTable, features
+from tasks.recsys.interactions import Histories, Ints, Truth
 
 log = logging.getLogger(__name__)
 
 NDCG_AT = 10
+CHUNK = 256
+"""Lists whose features are computed at a time when all are ranked."""
 PATIENCE = 30
 """Trees without a better NDCG on the last window before boosting stops."""
 
@@ -130,8 +134,33 @@ def score(booster: Any, columns: Floats, place: npt.NDArray[np.integer]) -> npt.
     """[pairs], the ranker's score; without a booster, one that keeps the blend's places [pairs]."""
     if booster is None:
         return 1.0 / place.astype(np.float64)
-    found: npt.NDArray[np.float64] = booster.predict(columns)
+    found: npt.NDArray[np.float64] = booster.predict(columns, num_threads=1)
     return found
+
+
+def best(
+    booster: Any, pairs: Pairs, histories: Histories, items: ItemTable, k: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """The k best pairs of each list, list by list in order: their positions and scores.
+
+    histories [lists]: those that the pairs' rows count.  Works on `CHUNK` lists at a time, so that their features stay
+    in the cache, with a thread a core; the result does not depend on either.
+    """
+    starts = np.arange(0, len(histories), CHUNK)
+    bounds = np.searchsorted(pairs.row, np.append(starts, len(histories)))
+
+    def chunk(start: int, low: int, high: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        part = pairs.between(low, high, start)
+        mine = histories.take(np.arange(start, min(start + CHUNK, len(histories))))
+        scores = score(booster, features(part, mine, items), part.place)
+        position, _ = ranked(part, scores, k)
+        return position + low, scores[position]
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = list(pool.map(chunk, starts.tolist(), bounds[:-1].tolist(), bounds[1:].tolist()))
+    nothing = np.zeros(0, dtype=np.int64), np.zeros(0)
+    positions, scores = zip(nothing, *found, strict=True)
+    return np.concatenate(positions), np.concatenate(scores)
 
 
 def ranked(

@@ -1,6 +1,6 @@
 """Everything that retrieves for one cut: the two-tower's fit, item-item neighbours, recent popularity."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,8 +8,18 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from tasks.recsys import baselines, cooccurrence, index
-from tasks.recsys.candidates import COVISITATION, OWN_HISTORY, POPULAR, TWO_TOWER, Candidates, Floats, blend
+from tasks.recsys import baselines, cooccurrence, evaluation, index, merging
+from tasks.recsys.candidates import (
+    COVISITATION,
+    OWN_HISTORY,
+    POPULAR,
+    TWO_TOWER,
+    WEIGHTS,
+    Candidates,
+    Floats,
+    Weights,
+    blend,
+)
 from tasks.recsys.interactions import Histories, Interactions, Ints
 from tasks.recsys.sequences import history_windows
 from tasks.recsys.two_tower import TwoTower
@@ -17,6 +27,10 @@ from tasks.recsys.two_tower import TwoTower
 POPULAR_DAYS = 14
 ROWS = 8_192
 """Histories answered at a time: bounds the memory, and a block of queries is one matrix product."""
+LEARNERS = 5_000
+"""Users that the blend's weights are learned from, at most."""
+WARM = 100
+"""Users with a history below which the weights are not learned from them alone."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +41,7 @@ class Tower:
     index: Any
 
     def queries(self, histories: Histories) -> Floats:
-        """Query vectors [users, dim + 1]; interactions with items that it does not know are passed over."""
+        """Query vectors [users, dim of the index]; interactions with items that it does not know are passed over."""
         known = histories.where(histories.item < self.model.item.num_embeddings)
         windows = history_windows(known, self.model.window)
         item, event = torch.from_numpy(windows.item).long(), torch.from_numpy(windows.event).long()
@@ -51,25 +65,58 @@ class Retriever:
     cut: int
     tower: Tower
     neighbours: sparse.csr_array
-    """[items, items] decayed co-visitation"""
+    """[items, items] decayed co-visitation, of which lists take one step and two"""
     popular: Ints
     """[k] most popular items before the cut, best first"""
+    weights: Weights = WEIGHTS
+    """of the sources in the blend"""
 
     def blended(self, histories: Histories, k: int) -> Iterator[Candidates]:
         """The blend's k best items of each history, in blocks of `ROWS` histories."""
+        walk = self.walk(histories)
         for at in range(0, len(histories), ROWS):
-            yield self._block(histories.take(np.arange(at, min(at + ROWS, len(histories)))), k)
+            block = histories.take(np.arange(at, min(at + ROWS, len(histories))))
+            yield blend(*self.named(block, walk), k, self.weights)
 
-    def _block(self, histories: Histories, k: int) -> Candidates:
+    def walk(self, histories: Histories) -> sparse.csr_array:
+        """[items, items]: one step and two of co-visitation from the histories' items; `named` takes it."""
+        known = self.neighbours.shape[0]
+        return cooccurrence.two_steps(self.neighbours, np.unique(histories.item[histories.item < known]))
+
+    def named(self, histories: Histories, walk: sparse.csr_array) -> tuple[Sequence[Ints], Sequence[Floats]]:
+        """Of each source in the order of `SOURCES`, its lists and its own scores, [histories, depth]."""
         own = baselines.own_items(histories, OWN_HISTORY.depth)
         weights = cooccurrence.recency(histories)
-        near, near_score = cooccurrence.recommend(histories, weights, self.neighbours, COVISITATION.depth)
+        near, near_score = cooccurrence.recommend(histories, weights, walk, COVISITATION.depth)
         towers, tower_score = self.tower.recommend(histories, TWO_TOWER.depth)
         popular = np.tile(self.popular[: POPULAR.depth], (len(histories), 1))
         unscored = np.zeros(own.shape, dtype=np.float32), np.zeros(popular.shape, dtype=np.float32)
-        return blend((own, near, towers, popular), (unscored[0], near_score, tower_score, unscored[1]), k)
+        return (own, near, towers, popular), (unscored[0], near_score, tower_score, unscored[1])
 
 
-def retriever(interactions: Interactions, cut: int, tower: Tower, neighbours: sparse.csr_array, k: int) -> Retriever:
+def retriever(
+    interactions: Interactions,
+    cut: int,
+    tower: Tower,
+    neighbours: sparse.csr_array,
+    k: int,
+    weights: Weights = WEIGHTS,
+) -> Retriever:
     """The sources as of a cut: only interactions before it are read."""
-    return Retriever(cut, tower, neighbours, baselines.popular(interactions, cut, POPULAR_DAYS, k))
+    return Retriever(cut, tower, neighbours, baselines.popular(interactions, cut, POPULAR_DAYS, k), weights)
+
+
+def learned_weights(sources: Retriever, interactions: Interactions, end: int, cap: int) -> Weights:
+    """Weights that blend the sources best for what people did from their cut up to the end.
+
+    They are learned from at most `LEARNERS` warm users or, where fewer than `WARM` came back, from the last
+    interaction of everybody who did something. Nobody may be judged later on what came before the end.
+    """
+    asked = evaluation.question(interactions, sources.cut, end, cap)
+    histories, truth = asked.asked, asked.truth
+    if len(truth) < WARM:
+        histories, truth = evaluation.next_items(interactions, sources.cut, end, cap)
+    some = np.unique(np.linspace(0, max(len(truth) - 1, 0), min(LEARNERS, len(truth))).astype(np.int64))
+    part = truth.where(np.isin(np.arange(len(truth)), some)[truth.row])
+    learners = histories.take(some)
+    return merging.learn(sources.named(learners, sources.walk(learners))[0], part, sources.weights)

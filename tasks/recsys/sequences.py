@@ -26,10 +26,10 @@ def windows(interactions: Interactions, length: int) -> Windows:
     """Cuts each user's interactions into windows of at most length + 1, the last one ending at the newest.
 
     Windows of a user overlap by one row, so that each interaction but the first is once a target: position p's target
-    is position p + 1.  Users with a single interaction have no window.  Interactions that repeat the item just
-    before (view, then cart) are merged, with the strongest event: predicting them would teach nothing.
+    is position p + 1.  Users with a single interaction have no window.  Steps up the funnel with one item (view, cart,
+    purchase) are merged, with the strongest event; the same event again is a repeat, which is there to be learned.
     """
-    user, item, event = _merge_repeats(interactions)
+    user, item, event = _merge_funnel(interactions)
     start = np.flatnonzero(np.r_[True, user[1:] != user[:-1]]) if len(user) else np.zeros(0, dtype=np.int64)
     end = np.r_[start[1:], len(user)]
     pieces = -(-(end - start - 1) // length)
@@ -41,9 +41,9 @@ def windows(interactions: Interactions, length: int) -> Windows:
 
 
 def history_windows(histories: Histories, length: int) -> Windows:
-    """The newest `length` interactions of each history [users], repeats of the item just before merged."""
+    """The newest `length` interactions of each history [users], steps up the funnel merged."""
     flat = Interactions(histories.row.astype(np.int32), histories.item, histories.event, histories.time)
-    user, item, event = _merge_repeats(flat)
+    user, item, event = _merge_funnel(flat)
     rows = np.arange(len(histories), dtype=np.int32)
     low, high = np.searchsorted(user, rows, "left"), np.searchsorted(user, rows, "right")
     low = np.maximum(low, high - length)
@@ -53,10 +53,10 @@ def history_windows(histories: Histories, length: int) -> Windows:
 def last_out(interactions: Interactions, start: int, length: int, most: int) -> tuple[Windows, Ints]:
     """What validation asks: the windows before each user's last item, and that item [users].
 
-    Only users whose last interaction is at or after `start` (UTC ms) and who did something with another item before
-    it; `most` of them at most, evenly spread.
+    Only users whose last interaction is at or after `start` (UTC ms) and who did something before it; `most` of them
+    at most, evenly spread.
     """
-    user, item, event = _merge_repeats(interactions)
+    user, item, event = _merge_funnel(interactions)
     active = np.unique(interactions.between(start, None).user)
     low, last = np.searchsorted(user, active, "left"), np.searchsorted(user, active, "right") - 1
     low, last = low[last > low], last[last > low]
@@ -65,14 +65,14 @@ def last_out(interactions: Interactions, start: int, length: int, most: int) -> 
     return _pad(low, last - low, item, event, length), item[last]
 
 
-def _merge_repeats(interactions: Interactions) -> tuple[Ints, Ints, Bytes]:
-    """One row for each run of a user's interactions with one item, with the strongest event."""
+def _merge_funnel(interactions: Interactions) -> tuple[Ints, Ints, Bytes]:
+    """One row for each run of a user's ever stronger events with one item, with the strongest."""
     user, item = interactions.user, interactions.item
     if not len(user):
         return user, item, interactions.event
-    first = np.r_[True, (user[1:] != user[:-1]) | (item[1:] != item[:-1])]
-    at = np.flatnonzero(first)
-    return user[at], item[at], np.maximum.reduceat(interactions.event, at)
+    event = interactions.event
+    last = np.r_[(user[1:] != user[:-1]) | (item[1:] != item[:-1]) | (event[1:] <= event[:-1]), True]
+    return user[last], item[last], event[last]
 
 
 def _pad(low: Longs, length: Longs, item: Ints, event: Bytes, width: int) -> Windows:

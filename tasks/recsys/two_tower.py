@@ -1,78 +1,146 @@
 """The two-tower: a query tower that pools a user's history over a tied item table, and an item tower."""
 
 import math
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tasks.recsys import one_pass
 from tasks.recsys.interactions import EVENTS
-from tasks.recsys.losses import log_q_correction, remove_accidental_hits, sampled_softmax
+from tasks.recsys.losses import log_q_correction, remove_accidental_hits
 from tasks.recsys.sampling import Negatives
 
-INITIAL_TEMPERATURE = 0.1
+CODE_SEED = 20_150_503
+INITIAL_TEMPERATURE = 0.07
 INITIAL_DECAY = 0.7
 """Weight of a step back in the history before anything is learned."""
+INITIAL_REPEAT, INITIAL_REPEAT_DECAY = 4.0, 0.8
+"""What it adds to an item's score to be the newest of the history, and the weight of a step back, at first."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of the tables that a batch is about, as leaves of its graph: what gradients are taken of."""
+
+    ids: Tensor
+    """[rows], ascending and distinct"""
+    item: Tensor
+    """[rows, heads · dim]"""
+    bias: Tensor
+    """[rows, 1]"""
+
+    def place(self, item: Tensor) -> Tensor:
+        """Positions in `ids` of items [...], each of which is there; 0 for padding."""
+        return torch.searchsorted(self.ids, item.clamp(min=self.ids[0]))
 
 
 class TwoTower(nn.Module):
-    """Scores an item for a history: cosine of the pooled history and the item, over a temperature, plus a bias.
+    """Scores an item for a history: how alike they are, whether the item is in it, and how popular the item is.
 
-    The query is the weighted sum of the history's item vectors; a weight is learned for each step back from the newest
-    interaction and for each event type.  There is no table of users: whoever has a history has a vector, also one
-    who came after training (most users of the next day are new).
+        score(h, j) = meanₖ cos(Σ_b s_b e(b) xᵏ_{h_b}, xᵏ_j) / Tₖ  +  Σ_b r_b f(b) c_{h_b} · c_j  +  a_j
+
+    with b steps back from the newest interaction of h, learned weights s and r of a step, e and f of its event type,
+    and learned temperatures T.  A head xᵏ is one of an item's vectors, each of `dim` dimensions.  Each head learns
+    alone and only their scores are averaged: an ensemble in one table, since what a single one makes of the few
+    interactions of most items is largely chance.  The codes c are random, of length 1 and fixed: c_i · c_j is 1 for
+    the same item and near 0 for others, so the second term speaks for repeats alone, which the first cannot tell from
+    likeness.  There is no table of users: whoever has a history has a vector, also one who came after training (most
+    users of a day are new).
     """
 
-    def __init__(self, items: int, dim: int, window: int) -> None:
+    codes: Tensor
+
+    def __init__(self, items: int, dim: int, window: int, heads: int = 1, codes: int = 64) -> None:
         super().__init__()
-        self.window = window
-        self.item = nn.Embedding(items, dim, sparse=True)
-        self.bias = nn.Embedding(items, 1, sparse=True)
+        self.window, self.heads, self.dim = window, heads, dim
+        self.item = nn.Embedding(items, heads * dim)
+        self.bias = nn.Embedding(items, 1)
         nn.init.normal_(self.item.weight, std=1 / math.sqrt(dim))
         nn.init.zeros_(self.bias.weight)
-        self.step = nn.Parameter(torch.arange(window) * math.log(INITIAL_DECAY))
+        self.register_buffer("codes", item_codes(items, codes), persistent=False)
+        back = torch.arange(window)
+        self.step = nn.Parameter(back * math.log(INITIAL_DECAY))
         self.event = nn.Parameter(torch.zeros(len(EVENTS)))
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(INITIAL_TEMPERATURE)))
+        self.repeat = nn.Parameter(math.log(INITIAL_REPEAT) + back * math.log(INITIAL_REPEAT_DECAY))
+        self.repeat_event = nn.Parameter(torch.zeros(len(EVENTS)))
+        self.log_temperature = nn.Parameter(torch.full((heads, 1), math.log(INITIAL_TEMPERATURE)))
 
-    def pool(self, item: Tensor, event: Tensor) -> Tensor:
-        """Queries after each position: item, event [batch, length], item −1 where padded → [batch, length, dim].
+    @property
+    def tables(self) -> list[Tensor]:
+        """The parameters of which a batch touches few rows."""
+        return [self.item.weight, self.bias.weight]
 
-        A query is of length 1 (cosine), so the weights need no common denominator.
+    def rows(self, ids: Tensor) -> Rows:
+        """Leaves for the rows ids [rows], ascending and distinct, as they are now."""
+        return Rows(ids, *(table.detach()[ids].requires_grad_() for table in self.tables))
+
+    def pool(self, vectors: Tensor, codes: Tensor, event: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries after each position: [batch, length, heads, dim] of likeness, [batch, length, codes + 1].
+
+        vectors: [batch, length, heads · dim] and codes: [batch, length, codes] of the history's items, 0 where padded.
+        event: [batch, length], codes of event types.
+        A cosine needs no common denominator of the weights.
         """
-        length = item.shape[1]
-        real = item >= 0
-        vectors = self.item(item.clamp(min=0)) * (real * self.event.exp()[event]).unsqueeze(2)
-        steps = torch.arange(length, device=item.device)
-        back = steps.unsqueeze(1) - steps
-        weights = self.step.exp()[back.clamp(0, self.window - 1)] * ((back >= 0) & (back < self.window))
-        return functional.normalize(torch.matmul(weights, vectors), dim=2)
+        likeness = _pooled(self.step, self.event, vectors, event).view(*event.shape, self.heads, self.dim)
+        repeats = _pooled(self.repeat, self.repeat_event, codes, event)
+        scaled = functional.normalize(likeness, dim=3) * torch.exp(-self.log_temperature)
+        return scaled, functional.pad(repeats, (0, 1), value=1.0)
 
-    def loss(self, item: Tensor, event: Tensor, negatives: Negatives) -> Tensor:
-        """Loss of predicting each next item of windows [batch, length + 1] against shared negatives."""
+    def loss(self, rows: Rows, item: Tensor, event: Tensor, negatives: Negatives, kept: Tensor | None = None) -> Tensor:
+        """Loss of each next item of windows [batch, length + 1] against shared negatives, mean over heads.
+
+        kept: [batch, length + 1], false where likeness is not to see an item of the history (dropout); None: all.
+        """
         target = item[:, 1:]
         real = target >= 0
-        query = self.pool(item[:, :-1], event[:, :-1])[real] * torch.exp(-self.log_temperature)
-        target = target[real]
-        positive = (query * self._unit(target)).sum(1) + self.bias(target).squeeze(1)
-        correction = log_q_correction(self.bias(negatives.item).squeeze(1), negatives.drawn, negatives.log_expected)
-        scores = torch.addmm(correction, query, self._unit(negatives.item).T)
-        return sampled_softmax(positive, remove_accidental_hits(scores, target, negatives.item))
+        known, place = (item[:, :-1] >= 0).unsqueeze(2), rows.place(item)
+        codes, past, positive = self.codes[rows.ids], place[:, :-1], place[:, 1:][real]
+        seen = known if kept is None else known & kept[:, :-1].unsqueeze(2)
+        queries = self.pool(functional.embedding(past, rows.item) * seen, codes[past] * known, event[:, :-1])
+        heads, others = queries[0][real].transpose(0, 1).contiguous(), queries[1][real]
+        vectors, rest = self._unit(rows.item).transpose(0, 1), torch.cat([codes, rows.bias], dim=1)
+        sampled = rows.place(negatives.item)
+        correction = log_q_correction(negatives.drawn, negatives.log_expected)
+        common = torch.addmm(correction, others, rest[sampled].T)
+        common = remove_accidental_hits(common, target[real], negatives.item)
+        hits = (heads * vectors[:, positive]).sum(2) + (others * rest[positive]).sum(1)
+        return one_pass.sampled_softmax(heads, vectors[:, sampled], common, hits)
 
-    def _unit(self, item: Tensor) -> Tensor:
-        """Item vectors of length 1: ids [n] → [n, dim]."""
-        return functional.normalize(self.item(item), dim=1)
+    def _unit(self, vectors: Tensor) -> Tensor:
+        """Vectors whose heads are of length 1 each: [rows, heads · dim] → [rows, heads, dim]."""
+        return functional.normalize(vectors.view(-1, self.heads, self.dim), dim=2)
 
     @torch.no_grad()
     def item_vectors(self) -> Tensor:
-        """[items, dim + 1], so that the inner product with a query vector is the score."""
-        scaled = functional.normalize(self.item.weight, dim=1) * torch.exp(-self.log_temperature)
-        return torch.cat([scaled, self.bias.weight], dim=1).cpu()
+        """[items, heads · dim + codes + 1], so that the inner product with a query vector is the score."""
+        return torch.cat([self._unit(self.item.weight).flatten(1), self.codes, self.bias.weight], dim=1).cpu()
 
     @torch.no_grad()
     def query_vectors(self, item: Tensor, event: Tensor) -> Tensor:
-        """Histories [users, length], padded at the end → [users, dim + 1]; a user without one gets zeros and 1."""
+        """Histories [users, length], padded at the end → [users, heads · dim + codes + 1]; none: zeros and 1."""
         item, event = (one.to(self.item.weight.device) for one in (item, event))
-        last = (item >= 0).sum(1)
-        pooled = self.pool(item, event)[torch.arange(len(item), device=item.device), (last - 1).clamp(min=0)]
-        pooled = torch.where((last > 0).unsqueeze(1), pooled, 0.0)
-        return torch.cat([pooled, torch.ones_like(pooled[:, :1])], dim=1).cpu()
+        known = (item >= 0).unsqueeze(2)
+        last, user = (known.sum((1, 2)) - 1).clamp(min=0), torch.arange(len(item), device=item.device)
+        past = item.clamp(min=0)
+        heads, others = self.pool(self.item(past) * known, self.codes[past] * known, event)
+        return torch.cat([heads[user, last].flatten(1) / self.heads, others[user, last]], dim=1).cpu()
+
+
+def item_codes(items: int, length: int) -> Tensor:
+    """[items, length]: random signs over √length, the same for an item in every model and on every machine."""
+    signs = np.random.default_rng(CODE_SEED).integers(0, 2, (items, length), dtype=np.int8)
+    return torch.from_numpy((signs * 2 - 1).astype(np.float32) / np.float32(math.sqrt(max(length, 1))))
+
+
+def _pooled(step: Tensor, kind: Tensor, vectors: Tensor, event: Tensor) -> Tensor:
+    """[batch, length, dim]: after each position, the weighted sum of its and the earlier vectors [batch, length, dim].
+
+    step: [window], log weight of a step back; kind: [event types], log weight; event: [batch, length].
+    """
+    steps = torch.arange(vectors.shape[1], device=vectors.device)
+    back = steps.unsqueeze(1) - steps
+    weights = step.exp()[back.clamp(0, len(step) - 1)] * ((back >= 0) & (back < len(step)))
+    return torch.matmul(weights, vectors * kind.exp()[event].unsqueeze(2))

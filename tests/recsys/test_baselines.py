@@ -138,3 +138,12 @@ def test_nothing_known_means_empty_lists(name: str) -> None:
 @pytest.mark.parametrize("name", BASELINES)
 def test_nobody_asked_means_no_lists(name: str) -> None:
     assert BASELINES[name](chance(2, 50), asked(), CUT, 3).shape == (0, 3)
+
+
+def test_every_baseline_is_the_same_made_with_the_others() -> None:
+    known = chance(3, 300)
+    history = histories(known, CUT, 50)
+    found = dict(baselines.every(known, history, CUT, 8))
+    assert found.keys() == BASELINES.keys()
+    for name, lists in found.items():
+        assert lists.tolist() == BASELINES[name](known, history, CUT, 8).tolist()

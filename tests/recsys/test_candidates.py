@@ -1,8 +1,12 @@
+from fractions import Fraction
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.recsys.candidates import SMOOTHING, SOURCES, Candidates, Floats, blend, without
+from tasks.recsys import candidates
+from tasks.recsys.candidates import SMOOTHING, SOURCES, WEIGHTS, Candidates, Floats, Weights, blend, without
 from tasks.recsys.interactions import Ints
 
 NAMED = st.lists(st.integers(0, 14), max_size=7, unique=True)
@@ -23,12 +27,12 @@ def sources(users: Named) -> tuple[list[Ints], list[Floats]]:
     return lists, scores
 
 
-def slow(user: tuple[list[int], ...], k: int) -> list[int]:
-    """The blend of a user, by its definition."""
-    gain: dict[int, float] = {}
-    for source, named in zip(SOURCES, user, strict=True):
+def slow(user: tuple[list[int], ...], k: int, weights: Weights = WEIGHTS) -> list[int]:
+    """The blend of a user, by its definition; in fractions, so that ties are ties."""
+    gain: dict[int, Fraction] = {}
+    for weight, named in zip(weights, user, strict=True):
         for rank, item in enumerate(named, 1):
-            gain[item] = gain.get(item, 0.0) + source.weight / (SMOOTHING + rank)
+            gain[item] = gain.get(item, Fraction(0)) + Fraction(str(weight)) / (Fraction(SMOOTHING) + rank)
     return sorted(gain, key=lambda item: (-gain[item], item))[:k]
 
 
@@ -45,6 +49,15 @@ def test_blend_equals_the_slow_way(users: Named, k: int) -> None:
         for item, rank, score in zip(items.tolist(), ranks.tolist(), scores.tolist(), strict=True):
             assert rank == [named.index(item) + 1 if item in named else 0 for named in user]
             assert score == [100 * s + item if item in named else 0 for s, named in enumerate(user)]
+
+
+@given(LISTS, st.lists(st.sampled_from([0.0, 0.5, 1.0, 3.0]), min_size=len(SOURCES), max_size=len(SOURCES)))
+def test_weights_are_those_given_whatever_the_chunks(users: Named, given_weights: list[float]) -> None:
+    weights = tuple(given_weights)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(candidates, "ROWS", 2)
+        found = blend(*sources(users), 9, weights)
+    assert found.item.tolist() == [row + [-1] * (9 - len(row)) for row in (slow(u, 9, weights) for u in users)]
 
 
 @given(LISTS, st.integers(1, 12), st.integers(1, 5))
@@ -65,7 +78,7 @@ def test_a_longer_list_begins_with_the_shorter_one(users: Named) -> None:
 def test_blend_by_hand() -> None:
     own, near, tower, popular = [7], [3, 7], [3], [9]
     found = blend(*sources([(own, near, tower, popular)]), 4)
-    # 7: 2/21 + 1/22 = 0.141; 3: 1/21 + 1/21 = 0.095; 9: 0.1/21 = 0.005
+    # 7: 1/31 + 1/32 = 0.064; 3: 1/31 + 0.5/31 = 0.048; 9: 0.6/31 = 0.019
     assert found.item.tolist() == [[7, 3, 9, -1]]
     assert found.rank[0].tolist() == [[1, 2, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1], [0, 0, 0, 0]]
     assert found.score[0].tolist() == [[7, 107, 0, 0], [0, 103, 203, 0], [0, 0, 0, 309], [0, 0, 0, 0]]

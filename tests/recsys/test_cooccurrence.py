@@ -8,7 +8,7 @@ from scipy import sparse
 
 from tasks.recsys import cooccurrence
 from tasks.recsys.interactions import DAY
-from tests.recsys.made import asked, views
+from tests.recsys.made import asked, chance, views
 
 CUT = 100 * DAY
 
@@ -18,7 +18,7 @@ CUT = 100 * DAY
 
 def test_covisitation_weighs_offset_gap_age_and_direction() -> None:
     known = views((0, 0, 89), (0, 1, 90), (0, 2, 90))
-    matrix = cooccurrence.covisitation(
+    matrix = cooccurrence.direct(
         known, CUT, window=2, gap=DAY, half_life=10 * DAY, backward=0.25, damping=0, neighbours=9
     ).toarray()
     near, far, level = 0.5 * (1 / 2), 0.5 * (1 / 2) / 2, 0.5 * 1
@@ -28,20 +28,57 @@ def test_covisitation_weighs_offset_gap_age_and_direction() -> None:
 
 def test_covisitation_adds_up_over_users_and_not_across_them() -> None:
     known = views((0, 0, 99), (0, 1, 99), (1, 0, 99), (1, 1, 99), (1, 1, 99.5))
-    matrix = cooccurrence.covisitation(known, CUT, gap=math.inf, half_life=math.inf, backward=0, damping=0).toarray()
+    matrix = cooccurrence.direct(known, CUT, gap=math.inf, half_life=math.inf, backward=0, damping=0).toarray()
     assert matrix.tolist() == [[0, 1 + (1 + 1 / 2)], [0, 0]]
 
 
 def test_damping_divides_a_row_by_a_power_of_its_sum() -> None:
     known = views((0, 0, 99), (0, 1, 99), (1, 0, 99), (1, 1, 99), (2, 0, 99), (2, 1, 99), (3, 0, 99), (3, 2, 99))
-    matrix = cooccurrence.covisitation(known, CUT, gap=math.inf, half_life=math.inf, backward=0, damping=0.5).toarray()
+    matrix = cooccurrence.direct(known, CUT, gap=math.inf, half_life=math.inf, backward=0, damping=0.5).toarray()
     assert matrix[0] == pytest.approx([0, 3 / 2, 1 / 2])
 
 
 def test_covisitation_keeps_the_strongest_neighbours_and_the_lower_id_of_ties() -> None:
     known = views((0, 0, 99), (0, 3, 99), (1, 0, 99), (1, 2, 99), (2, 0, 99), (2, 1, 99), (3, 0, 99), (3, 3, 99))
-    matrix = cooccurrence.covisitation(known, CUT, damping=0, neighbours=2)
+    matrix = cooccurrence.direct(known, CUT, damping=0, neighbours=2)
     assert matrix[[0]].indices.tolist() == [1, 3]
+
+
+# two steps
+
+
+def test_two_steps_add_what_is_shared_and_not_the_way_back() -> None:
+    first = sparse.csr_array(np.array([[0, 3, 1, 0], [2, 0, 0, 2], [1, 0, 0, 0], [0, 0, 0, 0]], dtype=np.float32))
+    found = cooccurrence.two_steps(first, np.arange(4), weight=2.0).toarray()
+    # from 0: 3/4 to 1 and 1/4 to 2; on from 1 half to 3, half back; on from 2 all back: two steps end in 3 alone
+    assert found[0] == pytest.approx([0, 3 / 4, 1 / 4, 2 * 1])
+    # from 1: half to 0, half to 3; on from 0 1/4 to 2, 3/4 back; on from 3 nowhere
+    assert found[1] == pytest.approx([1 / 2, 0, 2 * 1, 1 / 2])
+    assert found[2] == pytest.approx([1, 2 * 1, 0, 0])
+    assert found[3] == pytest.approx([0, 0, 0, 0])
+
+
+def test_two_steps_walk_over_the_strongest_neighbours() -> None:
+    first = sparse.csr_array(np.array([[0, 3, 1, 0], [2, 0, 0, 2], [1, 0, 0, 5], [0, 0, 0, 0]], dtype=np.float32))
+    assert cooccurrence.two_steps(first, np.arange(4), width=1, weight=1.0).toarray()[2] == pytest.approx(
+        [1 / 6, 0, 0, 5 / 6]
+    )
+    assert cooccurrence.two_steps(first, np.arange(4), neighbours=1).toarray()[0].astype(bool).tolist() == [
+        False,
+        False,
+        False,
+        True,
+    ]
+
+
+def test_two_steps_from_some_items_are_those_from_all() -> None:
+    first = cooccurrence.covisitation(chance(7, 400), CUT)
+    whole = cooccurrence.two_steps(first, np.arange(first.shape[0]))
+    some = np.array([1, 4, 9])
+    part = cooccurrence.two_steps(first, some)
+    assert part[some].toarray().tobytes() == whole[some].toarray().tobytes()
+    assert set(np.flatnonzero(np.diff(part.indptr)).tolist()) <= set(some.tolist())
+    assert cooccurrence.two_steps(first, np.array([], dtype=np.int32)).nnz == 0
 
 
 # item-kNN and RP3beta

@@ -1,3 +1,6 @@
+from pathlib import Path
+
+import faiss
 import numpy as np
 import pytest
 
@@ -62,3 +65,26 @@ def test_batches_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = index.search(index.build(vectors), queries, 20)
     assert parts[0].tolist() == whole[0].tolist()
     assert parts[1].tolist() == whole[1].tolist()
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "ivf"])
+def test_an_approximate_index_finds_most_and_is_built_the_same_each_time(kind: index.Kind, tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    centres = rng.normal(size=(20, 16))
+    vectors, queries = (
+        (centres[rng.integers(0, 20, n)] + 0.3 * rng.normal(size=(n, 16))).astype(np.float32) for n in (3_000, 200)
+    )
+    first, second = (index.build(vectors, kind) for _ in range(2))
+    assert 0.8 < index.recall_to_exact(first, vectors, queries, 20) <= 1.0
+    assert first.reconstruct_n(0, 3_000).tobytes() == vectors.tobytes() if kind == "hnsw" else first.ntotal == 3_000
+    for name, built in (("a", first), ("b", second)):
+        faiss.write_index(built, str(tmp_path / name))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_recall_to_exact_is_the_share_of_the_best_that_is_found() -> None:
+    vectors = np.eye(4, dtype=np.float32)
+    queries = np.array([[4, 3, 2, 1], [1, 2, 3, 4]], dtype=np.float32)
+    assert index.recall_to_exact(index.build(vectors), vectors, queries, 2) == 1.0
+    other = index.build(vectors[:3])  # lacks item 3: the second query's best
+    assert index.recall_to_exact(other, vectors, queries, 2) == (2 / 2 + 1 / 2) / 2

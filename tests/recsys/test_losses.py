@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tasks.recsys.losses import log_q_correction, remove_accidental_hits, sampled_softmax
+from tasks.recsys.losses import bpr, log_q_correction, remove_accidental_hits, sampled_softmax
 from tasks.recsys.sampling import NegativeSampler
 
 SCORES = torch.tensor([2.0, 1.0, 0.5, -1.0, 0.0, 3.0, -2.0, 1.5])
@@ -29,15 +29,15 @@ def test_great_scores_do_not_overflow() -> None:
     assert float(sampled_softmax(torch.tensor([0.0]), torch.tensor([[500.0]]))) == pytest.approx(500.0)
 
 
-def test_correction_is_bias_plus_times_drawn_less_times_expected() -> None:
-    bias, drawn, expected = torch.tensor([0.25, -1.0]), torch.tensor([1, 3]), torch.tensor([0.5, 4.0])
-    correction = log_q_correction(bias, drawn, expected.log())
-    assert correction.tolist() == pytest.approx([0.25 + math.log(1 / 0.5), -1 + math.log(3 / 4)])
+def test_correction_is_times_drawn_less_times_expected() -> None:
+    drawn, expected = torch.tensor([1, 3]), torch.tensor([0.5, 4.0])
+    correction = log_q_correction(drawn, expected.log())
+    assert correction.tolist() == pytest.approx([math.log(1 / 0.5), math.log(3 / 4)])
 
 
 def test_an_item_drawn_twice_counts_as_two() -> None:
-    twice = log_q_correction(torch.tensor([0.7]), torch.tensor([2]), torch.zeros(1))
-    once = log_q_correction(torch.tensor([0.7, 0.7]), torch.tensor([1, 1]), torch.zeros(2))
+    twice = 0.7 + log_q_correction(torch.tensor([2]), torch.zeros(1))
+    once = 0.7 + log_q_correction(torch.tensor([1, 1]), torch.zeros(2))
     losses = [float(sampled_softmax(torch.tensor([0.1]), scores.unsqueeze(0))) for scores in (twice, once)]
     assert losses[0] == pytest.approx(losses[1])
 
@@ -45,7 +45,7 @@ def test_an_item_drawn_twice_counts_as_two() -> None:
 def estimated(sign: float) -> float:
     """Loss of one query over a big sample, log q taken off (1) or added (−1)."""
     sample = NegativeSampler.of(COUNTS).draw(400_000, torch.Generator().manual_seed(1))
-    scores: Tensor = log_q_correction(SCORES[sample.item], sample.drawn, sign * sample.log_expected)
+    scores: Tensor = SCORES[sample.item] + log_q_correction(sample.drawn, sign * sample.log_expected)
     scores = remove_accidental_hits(scores.unsqueeze(0).clone(), torch.tensor([POSITIVE]), sample.item)
     return float(sampled_softmax(SCORES[[POSITIVE]], scores))
 
@@ -69,3 +69,18 @@ def test_a_removed_hit_gets_no_gradient() -> None:
     sampled_softmax(torch.zeros(1), scores).backward()  # type: ignore[no-untyped-call]
     assert raw.grad is not None
     assert raw.grad.tolist() == [[1 / 2, 0]]
+
+
+def test_bpr_is_the_weighted_mean_over_pairs() -> None:
+    positive, negatives = torch.tensor([1.0, -0.5]), torch.tensor([[0.5, 2.0], [0.0, -math.inf]])
+    pairs = [(0.5, 1), (-1.0, 3), (-0.5, 1)]  # (s₊ − sⱼ, wⱼ); the last candidate is none of the second row's
+    expected = sum(weight * math.log(1 + math.exp(-ahead)) for ahead, weight in pairs) / 5
+    assert float(bpr(positive, negatives, torch.tensor([1, 3]))) == pytest.approx(expected)
+
+
+def test_bpr_pulls_the_positive_up_and_the_negative_down() -> None:
+    positive, negatives = torch.zeros(1, requires_grad=True), torch.zeros(1, 1, requires_grad=True)
+    bpr(positive, negatives, torch.ones(1)).backward()  # type: ignore[no-untyped-call]
+    assert positive.grad is not None
+    assert negatives.grad is not None
+    assert (positive.grad.tolist(), negatives.grad.tolist()) == ([-0.5], [[0.5]])

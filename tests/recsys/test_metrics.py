@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from tasks.recsys import metrics
 from tasks.recsys.interactions import Ints, Truth
+from tasks.recsys.metrics import Hits, Mean
 
 LISTS = np.array([[7, 3, 5, 9], [2, 4, -1, -1], [1, 8, 6, 0]], dtype=np.int32)
 RELEVANT = [[3, 9, 90], [5], [1, 6]]  # 90 is in no list: no catalogue knew it
@@ -23,11 +24,17 @@ HIT = metrics.hits(LISTS, TRUTH)
 
 
 def test_hits() -> None:
-    assert HIT.astype(int).tolist() == [[0, 1, 0, 1], [0, 0, 0, 0], [1, 0, 1, 0]]
+    assert HIT.rank.tolist() == [2, 4, 0, 0, 1, 3]  # items 3, 9, 90 of the first user, 5 of the second, 1 and 6
+    assert HIT.depth == 4
+
+
+def test_hits_of_some_pairs() -> None:
+    kept = HIT.where(np.array([True, False, False, True, True, False]))
+    assert (kept.rank.tolist(), kept.depth) == ([2, 0, 1], 4)
 
 
 def test_hits_of_somebody_else_do_not_count() -> None:
-    assert not metrics.hits(np.array([[5], [3]], dtype=np.int32), truth_of([[3], [5]])).any()
+    assert not metrics.hits(np.array([[5], [3]], dtype=np.int32), truth_of([[3], [5]])).rank.any()
 
 
 def test_recall_counts_items_that_no_catalogue_knew() -> None:
@@ -36,13 +43,13 @@ def test_recall_counts_items_that_no_catalogue_knew() -> None:
 
 
 def test_hit_rate() -> None:
-    assert metrics.hit_rate_at(HIT, 1).tolist() == [0, 0, 1]
-    assert metrics.hit_rate_at(HIT, 2).tolist() == [1, 0, 1]
+    assert metrics.hit_rate_at(HIT, TRUTH, 1).tolist() == [0, 0, 1]
+    assert metrics.hit_rate_at(HIT, TRUTH, 2).tolist() == [1, 0, 1]
 
 
 def test_reciprocal_rank() -> None:
-    assert metrics.reciprocal_rank_at(HIT, 4).tolist() == [1 / 2, 0, 1 / 1]
-    assert metrics.reciprocal_rank_at(HIT, 1).tolist() == [0, 0, 1 / 1]
+    assert metrics.reciprocal_rank_at(HIT, TRUTH, 4).tolist() == [1 / 2, 0, 1 / 1]
+    assert metrics.reciprocal_rank_at(HIT, TRUTH, 1).tolist() == [0, 0, 1 / 1]
 
 
 def test_ndcg_is_over_the_ideal_of_the_relevant_items() -> None:
@@ -54,11 +61,13 @@ def test_ndcg_is_over_the_ideal_of_the_relevant_items() -> None:
 def test_ndcg_ideal_has_no_more_than_k_items() -> None:
     first, second = 1 / math.log2(2), 1 / math.log2(3)
     assert metrics.ndcg_at(HIT, TRUTH, 2) == pytest.approx([second / (first + second), 0.0, first / (first + second)])
-    assert metrics.ndcg_at(np.ones((1, 2), dtype=bool), truth_of([[1, 2, 3]]), 2) == pytest.approx([1.0])
+    assert metrics.ndcg_at(Hits(np.array([1, 0, 2], dtype=np.int32), 2), truth_of([[1, 2, 3]]), 2) == pytest.approx(
+        [1.0]
+    )
 
 
 def test_a_list_without_a_hit_is_worth_nothing() -> None:
-    miss = np.zeros((1, 3), dtype=bool)
+    miss = Hits(np.zeros(1, dtype=np.int32), 3)
     assert metrics.ndcg_at(miss, truth_of([[1]]), 3).tolist() == [0.0]
 
 
@@ -88,10 +97,14 @@ def test_hits_are_the_members_of_each_users_set_whatever_the_chunks(
     case: tuple[Ints, list[list[int]]], cells: int
 ) -> None:
     lists, relevant = case
-    expected = [[item in items for item in row] for row, items in zip(lists.tolist(), relevant, strict=True)]
+    expected = [
+        [*row, item].index(item) + 1 if item in row else 0
+        for row, items in zip(lists.tolist(), relevant, strict=True)
+        for item in sorted(items)
+    ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(metrics, "CELLS", cells)
-        assert metrics.hits(lists, truth_of(relevant)).tolist() == expected
+        assert metrics.hits(lists, truth_of(relevant)).rank.tolist() == expected
 
 
 @given(cases())
@@ -101,10 +114,10 @@ def test_metrics_lie_between_0_and_1_and_recall_grows_with_k(case: tuple[Ints, l
     hit = metrics.hits(lists, truth)
     before = np.zeros(len(lists))
     for k in range(1, lists.shape[1] + 1):
-        recall, rank = metrics.recall_at(hit, truth, k), metrics.reciprocal_rank_at(hit, k)
+        recall, rank = metrics.recall_at(hit, truth, k), metrics.reciprocal_rank_at(hit, truth, k)
         ndcg = metrics.ndcg_at(hit, truth, k)
         assert ((before <= recall) & (recall <= 1)).all()
-        assert ((rank >= 0) & (rank <= metrics.hit_rate_at(hit, k))).all()
+        assert ((rank >= 0) & (rank <= metrics.hit_rate_at(hit, truth, k))).all()
         assert ((ndcg >= 0) & (ndcg <= 1 + 1e-12)).all()
         before = recall
 
@@ -156,14 +169,20 @@ def test_estimate_of_one_value_is_certain() -> None:
     assert metrics.estimate(np.full(50, 0.25)) == metrics.Mean(0.25, 0.25, 0.25, 50)
 
 
-@pytest.mark.parametrize("distinct", [3, 300])
-def test_estimate_depends_on_its_seed_alone(distinct: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    values = np.arange(300.0) % distinct
+@pytest.mark.parametrize("users", [300, 3_000])
+def test_estimate_depends_on_its_seed_alone(users: int) -> None:
+    values = np.arange(float(users)) % 7
     first, again, other = (metrics.estimate(values, seed=seed) for seed in (5, 5, 6))
     assert first == again
     assert first != other
-    monkeypatch.setattr(metrics, "CELLS", 1_000)
-    assert metrics.estimate(values, seed=5) == first
+
+
+def test_groups_of_many_users_give_the_interval_of_the_users() -> None:
+    values = np.random.default_rng(2).exponential(1.0, 40_000)
+    mean = metrics.estimate(values)
+    assert mean.low is not None and mean.high is not None
+    # the standard error of the mean of n values with deviation 1 is 1 / √n = 0.005
+    assert mean.high - mean.low == pytest.approx(2 * 1.96 * 0.005, rel=0.15)
 
 
 def test_paired_interval_is_of_the_difference() -> None:
@@ -174,3 +193,27 @@ def test_paired_interval_is_of_the_difference() -> None:
     assert better.low is not None and better.low > 0
     with pytest.raises(ValueError, match="500 values paired with 499"):
         metrics.paired(base, base[1:])
+
+
+def test_ratio_is_of_the_means() -> None:
+    base = np.random.default_rng(0).random(500)
+    found = metrics.ratio(base * 1.1, base)
+    assert found.value == pytest.approx(1.1)
+    assert found.low == pytest.approx(1.1) and found.high == pytest.approx(1.1)  # the same users in both
+    assert metrics.ratio(np.array([1.0, 0.0, 3.0]), np.array([1.0, 1.0, 0.0])).value == (4 / 3) / (2 / 3)
+    assert metrics.ratio(base, np.zeros(500)) == Mean(None, None, None, 500)
+
+
+def test_verdicts() -> None:
+    assert metrics.verdict(Mean(0.2, 0.1, 0.3, 9)) == "better"
+    assert metrics.verdict(Mean(-0.2, -0.3, -0.1, 9)) == "worse"
+    assert metrics.verdict(Mean(0.1, -0.1, 0.3, 9)) == "no difference shown"
+    assert metrics.verdict(Mean(0.1, None, None, 1)) == "too few users to tell"
+
+
+def test_popularity_bias_is_over_what_people_do_by_themselves() -> None:
+    popularity = np.array([3, 1])  # an interaction's item has (3·3 + 1·1) / 4 = 2.5 interactions on average
+    assert metrics.popularity_bias(np.array([3.0, 2.0, math.nan]), popularity) == pytest.approx(2.5 / 2.5)
+    assert metrics.popularity_bias(np.array([3.0]), popularity) == pytest.approx(3 / 2.5)
+    assert metrics.popularity_bias(np.array([math.nan]), popularity) is None
+    assert metrics.popularity_bias(np.array([1.0]), np.zeros(2, dtype=np.int64)) is None

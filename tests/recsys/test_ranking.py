@@ -1,10 +1,11 @@
 import numpy as np
 import numpy.typing as npt
+import pytest
 
-from tasks.recsys import metrics
+from tasks.recsys import metrics, ranking
 from tasks.recsys.candidates import SOURCES, Pairs
-from tasks.recsys.features import FEATURES
-from tasks.recsys.interactions import DAY, truth_between
+from tasks.recsys.features import FEATURES, features, item_table
+from tasks.recsys.interactions import DAY, histories, truth_between
 from tasks.recsys.ranking import (
     Boosting,
     Groups,
@@ -17,7 +18,8 @@ from tasks.recsys.ranking import (
     score,
     train,
 )
-from tests.recsys.made import views
+from tasks.recsys.statistics import item_statistics
+from tests.recsys.made import chance, views
 
 HOW = Boosting(max_trees=40, leaves=7, shrinkage=0.1, seed=1)
 GROUPS, SIZE = 300, 20
@@ -128,3 +130,26 @@ def test_best_first_and_ties_by_the_place_in_the_blend() -> None:
 def test_without_a_booster_the_blend_s_order_stays() -> None:
     place = np.array([1, 2, 3])
     assert score(None, np.zeros((3, len(FEATURES)), dtype=np.float32), place).tolist() == [1, 1 / 2, 1 / 3]
+
+
+def test_the_best_of_all_lists_are_those_of_each_list_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = chance(3, 400, users=40, items=30, days=40)
+    past = histories(known, 30 * DAY, 20, np.arange(40))
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(0, 12, len(past))  # some lists are empty
+    row = np.repeat(np.arange(len(past), dtype=np.int32), sizes)
+    item = rng.integers(0, known.before(30 * DAY).items, len(row)).astype(np.int32)
+    place = (np.arange(len(row)) - np.repeat(np.cumsum(sizes) - sizes, sizes) + 1).astype(np.int16)
+    blank = np.zeros((len(row), len(SOURCES)))
+    pairs = Pairs(row, item, place, blank.astype(np.int16), blank.astype(np.float32))
+    statistics = item_statistics(known, 30 * DAY)
+    size = len(statistics["item"])
+    items = item_table({**statistics, "category": np.arange(size, dtype="i4") % 3, "price": np.ones(size, dtype="f4")})
+    booster = train(made(1, 1.0), made(2, 1.0), HOW)
+    expected_scores = score(booster, features(pairs, past, items), pairs.place)
+    expected, _ = ranked(pairs, expected_scores, 5)
+    for chunk in (1, 7, 1_000):
+        monkeypatch.setattr(ranking, "CHUNK", chunk)
+        position, scores = ranking.best(booster, pairs, past, items, 5)
+        assert position.tolist() == expected.tolist()
+        assert scores.tolist() == expected_scores[expected].tolist()

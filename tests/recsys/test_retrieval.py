@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from tasks.recsys import baselines, cooccurrence, index, retrieval
-from tasks.recsys.candidates import OWN_HISTORY, POPULAR, SOURCES, Candidates
-from tasks.recsys.interactions import DAY, Histories, histories
-from tasks.recsys.retrieval import POPULAR_DAYS, Retriever, Tower, retriever
+from tasks.recsys.candidates import COVISITATION, OWN_HISTORY, POPULAR, SOURCES, WEIGHTS, Candidates
+from tasks.recsys.interactions import DAY, Histories, Interactions, histories
+from tasks.recsys.retrieval import POPULAR_DAYS, Retriever, Tower, learned_weights, retriever
 from tasks.recsys.two_tower import TwoTower
 from tests.recsys.made import asked, chance, views
 
@@ -47,7 +47,7 @@ def test_the_tower_recommends_by_the_inner_product() -> None:
     items, scores = made.recommend(of, 20)
     products = made.queries(of) @ made.model.item_vectors().numpy().T
     assert items.tolist() == np.argsort(-products, axis=1).tolist()
-    assert scores == pytest.approx(-np.sort(-products, axis=1), abs=1e-5)
+    assert scores == pytest.approx(-np.sort(-products, axis=1), rel=1e-5, abs=1e-5)
 
 
 def test_the_tower_passes_over_items_that_it_does_not_know() -> None:
@@ -74,7 +74,8 @@ def test_where_the_catalogue_ends_the_tower_says_nothing() -> None:
 def test_each_source_is_in_the_blend(made: Retriever) -> None:
     of = histories(EVENTS, CUT, 50)
     found = blended(made, of, k=600)
-    neighbours = cooccurrence.recommend(of, cooccurrence.recency(of), made.neighbours, 200)[0]
+    walk = cooccurrence.two_steps(made.neighbours, np.arange(KNOWN.items))
+    neighbours = cooccurrence.recommend(of, cooccurrence.recency(of), walk, COVISITATION.depth)[0]
     for row in range(0, len(of), 9):
         own = [item for item in baselines.own_items(of, OWN_HISTORY.depth)[row].tolist() if item >= 0]
         assert named(found, "own_history", row) == own
@@ -130,3 +131,40 @@ def test_later_events_change_nothing(made: Retriever) -> None:
 
 def test_nobody_asks(made: Retriever) -> None:
     assert list(made.blended(asked(), K)) == []
+
+
+# the blend's weights
+
+
+def test_weights_are_those_of_the_retriever(made: Retriever) -> None:
+    alone = retriever(EVENTS, CUT, made.tower, made.neighbours, K, (0.0, 0.0, 0.0, 1.0))
+    assert blended(alone, histories(EVENTS, CUT, 50)).item[0].tolist() == made.popular.tolist()
+
+
+def returning(users: int, *, later: bool) -> Interactions:
+    """Each sees 30 of 300 items and comes back to the first of them after the cut; or comes only then at all."""
+    rng = np.random.default_rng(0)
+    rows = [(user, item, 80 + item / 100) for item in range(300) for user in (users, users + 1)]
+    for user in range(users):
+        items = rng.choice(300, 30, replace=False).tolist()
+        start = 101.0 if later else 90.0
+        rows += [(user, item, start + place / 10) for place, item in enumerate(items)] + [(user, items[0], 108.0)]
+    return views(*rows)
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_where_people_come_back_their_own_history_comes_to_count_most(later: bool) -> None:
+    events = returning(150, later=later)
+    sources = retriever(events, CUT, tower(300), cooccurrence.covisitation(events, CUT), K)
+    weights = learned_weights(sources, events, 110 * DAY, 50)
+    assert weights[0] / sum(weights) > WEIGHTS[0] / sum(WEIGHTS)
+
+
+def test_weights_are_of_what_is_before_the_end_alone(made: Retriever) -> None:
+    end = 130 * DAY
+    one, other = (learned_weights(made, rows, end, 50) for rows in (EVENTS, EVENTS.before(end)))
+    assert one == other
+
+
+def test_nothing_to_learn_from_leaves_the_weights_alone(made: Retriever) -> None:
+    assert learned_weights(made, KNOWN, CUT, 50) == WEIGHTS

@@ -14,12 +14,12 @@ Step = tuple[int, int]
 
 
 def merged(rows: list[Row]) -> dict[int, list[Step]]:
-    """Each user's steps, runs of one item merged with the strongest event: the slow way."""
+    """Each user's steps, runs of stronger and stronger events with one item merged: the slow way."""
     steps: dict[int, list[Step]] = {}
     for user, item, event, _ in sorted(rows, key=lambda row: (row[0], row[3], row[1], row[2])):
         mine = steps.setdefault(user, [])
-        if mine and mine[-1][0] == item:
-            mine[-1] = (item, max(mine[-1][1], event))
+        if mine and mine[-1][0] == item and mine[-1][1] < event:
+            mine[-1] = (item, event)
         else:
             mine.append((item, event))
     return steps
@@ -52,9 +52,10 @@ def test_windows_by_hand() -> None:
     assert unpadded(windows(table(rows), 2)) == expected
 
 
-def test_repeats_are_merged_with_the_strongest_event() -> None:
-    rows = [(0, 1, VIEW, 1), (0, 1, TRANSACTION, 2), (0, 1, CART, 3), (0, 2, VIEW, 4), (0, 1, VIEW, 5)]
-    assert unpadded(windows(table(rows), 5)) == [[(1, TRANSACTION), (2, VIEW), (1, VIEW)]]
+def test_steps_up_the_funnel_are_merged_and_repeats_are_not() -> None:
+    rows = [(0, 1, VIEW, 1), (0, 1, CART, 2), (0, 1, TRANSACTION, 3), (0, 2, VIEW, 4), (0, 1, VIEW, 5), (0, 1, VIEW, 6)]
+    assert unpadded(windows(table(rows), 5)) == [[(1, TRANSACTION), (2, VIEW), (1, VIEW), (1, VIEW)]]
+    assert unpadded(windows(table([(0, 1, CART, 1), (0, 1, VIEW, 2)]), 5)) == [[(1, CART), (1, VIEW)]]
 
 
 def test_who_did_one_thing_has_no_window() -> None:

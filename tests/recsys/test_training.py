@@ -1,6 +1,8 @@
+import itertools
 import logging
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,12 +10,13 @@ import torch
 from torch import Tensor
 
 from tasks.recsys.sequences import Windows, windows
-from tasks.recsys.training import Diverged, Fit, Recipe, fit
+from tasks.recsys.steps import Diverged, Recipe, enough_epochs
+from tasks.recsys.training import Fit, fit
 from tasks.recsys.two_tower import TwoTower
 from tests.recsys.made import views
 
 ITEMS = 40
-RECIPE = Recipe(max_epochs=4, patience=2, batch_size=64, negatives=64, learning_rate=0.05, seed=11)
+RECIPE = Recipe(max_epochs=4, patience=2, batch_size=64, negatives=64, learning_rate=0.05, dropout=0.1, seed=11)
 
 
 def walks(users: int = 60, steps: int = 6) -> Windows:
@@ -28,13 +31,14 @@ def fitted(
     recipe: Recipe = RECIPE,
     epochs: int = 4,
     validate: Callable[[TwoTower], float] | None = None,
+    checkpoint: Path | None = None,
     spoil: Callable[[TwoTower], object] = lambda model: None,
 ) -> tuple[TwoTower, Fit]:
     """A model and its fit; `spoil` does something to the model before."""
     torch.manual_seed(recipe.seed)
-    model = TwoTower(ITEMS, 16, 5)
+    model = TwoTower(ITEMS, 8, 5, heads=2, codes=16)
     spoil(model)
-    return model, fit(model, WINDOWS, recipe, epochs, validate)
+    return model, fit(model, WINDOWS, recipe, epochs, validate, checkpoint)
 
 
 def weights(model: TwoTower) -> bytes:
@@ -97,7 +101,7 @@ def test_a_poisoned_weight_is_said_at_once() -> None:
 def big(poison: float | None = None, at: int = 0) -> TwoTower:
     """A model of far more items than an epoch touches."""
     torch.manual_seed(0)
-    model = TwoTower(50_000, 16, 5)
+    model = TwoTower(50_000, 8, 5, heads=2, codes=16)
     if poison is not None:
         with torch.no_grad():
             model.item.weight[at] = poison
@@ -159,9 +163,69 @@ def test_nothing_to_learn_from() -> None:
 
 
 def test_a_line_tells_how_each_epoch_went(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, "tasks.recsys.training"):
+    with caplog.at_level(logging.INFO, "tasks.recsys.watch"):
         fitted(epochs=2, validate=lambda model: 0.25)
-    lines = [record.message for record in caplog.records if record.name == "tasks.recsys.training"]
+    lines = [record.message for record in caplog.records if record.name == "tasks.recsys.watch"]
     assert len(lines) == 2
     assert lines[1].startswith("epoch 2: loss ")
     assert lines[1].endswith("validation recall@50 0.2500")
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+def killed_in_epoch(epoch: int, checkpoint: Path, recalls: Callable[[int], float]) -> None:
+    """A fit that ends without a word in an epoch, after the epochs before it were checkpointed."""
+    at = 0
+
+    def validate(model: TwoTower) -> float:
+        nonlocal at
+        at += 1
+        if at == epoch:
+            raise Killed
+        return recalls(at)
+
+    with pytest.raises(Killed):
+        fitted(changed(patience=3), validate=validate, checkpoint=checkpoint)
+
+
+def counted(recalls: Callable[[int], float], first: int = 1) -> Callable[[TwoTower], float]:
+    """A validation that gives a value for each epoch from the first on."""
+    epochs = itertools.count(first)
+    return lambda model: recalls(next(epochs))
+
+
+@pytest.mark.parametrize("best", [1, 2, 4])
+def test_a_killed_fit_goes_on_and_gives_the_same_bytes(
+    tmp_path: Path, best: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    def recalls(epoch: int) -> float:
+        return 1 - abs(epoch - best) / 10
+
+    whole, expected = fitted(changed(patience=3), validate=counted(recalls))
+    killed_in_epoch(3, tmp_path / "fit.ckpt", recalls)
+    with caplog.at_level(logging.INFO):
+        resumed, found = fitted(changed(patience=3), validate=counted(recalls, 3), checkpoint=tmp_path / "fit.ckpt")
+    assert "resumed from epoch 2" in caplog.messages
+    assert weights(resumed) == weights(whole)
+    assert found == expected
+
+
+def test_a_fit_that_was_done_is_not_done_again(tmp_path: Path) -> None:
+    first, found = fitted(checkpoint=tmp_path / "fit.ckpt")
+    again, same = fitted(checkpoint=tmp_path / "fit.ckpt", validate=None)
+    assert weights(again) == weights(first)
+    assert same == found
+
+
+@pytest.mark.parametrize("other", [{"seed": 12}, {"learning_rate": 0.04}, {"max_epochs": 5}])
+def test_a_checkpoint_of_another_recipe_is_no_beginning(tmp_path: Path, other: dict[str, float]) -> None:
+    fitted(changed(**other), checkpoint=tmp_path / "fit.ckpt")
+    assert weights(fitted(epochs=2, checkpoint=tmp_path / "fit.ckpt")[0]) == weights(fitted(epochs=2)[0])
+
+
+def test_little_is_passed_over_more_often() -> None:
+    assert enough_epochs(WINDOWS, changed(batch_size=1)) == 4  # 300 targets: 1200 steps are enough
+    assert enough_epochs(WINDOWS, changed(batch_size=5)) == math.ceil(400 * 5 / 300)
+    assert enough_epochs(WINDOWS, RECIPE) == 16  # four times the recipe's at most

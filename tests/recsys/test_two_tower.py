@@ -5,20 +5,22 @@ import torch
 from torch import Tensor
 
 from tasks.recsys.interactions import CART, VIEW
+from tasks.recsys.row_adam import RowAdam, row_gradient
 from tasks.recsys.sampling import Negatives, NegativeSampler
-from tasks.recsys.two_tower import TwoTower
+from tasks.recsys.two_tower import Rows, TwoTower, item_codes
 
-ITEMS, DIM, WINDOW = 12, 8, 4
+ITEMS, DIM, WINDOW, HEADS, CODES = 12, 8, 4, 2, 6
 
 
 @pytest.fixture
 def model() -> TwoTower:
     """A two-tower with every parameter away from where it starts."""
     torch.manual_seed(3)
-    made = TwoTower(ITEMS, DIM, WINDOW)
+    made = TwoTower(ITEMS, DIM // HEADS, WINDOW, HEADS, CODES)
     with torch.no_grad():
-        for parameter in (made.bias.weight, made.step, made.event, made.log_temperature):
-            parameter.add_(0.3 * torch.randn_like(parameter))
+        for name, parameter in made.named_parameters():
+            if name != "item.weight":
+                parameter.add_(0.3 * torch.randn_like(parameter))
     return made
 
 
@@ -32,14 +34,32 @@ def negatives(*items: int) -> Negatives:
     return Negatives(torch.tensor(items), torch.ones(count, dtype=torch.long), torch.zeros(count))
 
 
+def loss(model: TwoTower, item: Tensor, event: Tensor, sample: Negatives) -> Tensor:
+    """The loss of windows whose tables' rows are read for it."""
+    return model.loss(rows_of(model, item, sample), item, event, sample)
+
+
+def rows_of(model: TwoTower, item: Tensor, sample: Negatives) -> Rows:
+    return model.rows(torch.unique(torch.cat([item[item >= 0], sample.item])))
+
+
+def query(model: TwoTower, item: list[int], event: list[int]) -> Tensor:
+    """The query vector of one history."""
+    return model.query_vectors(ids(item), ids(event))[0]
+
+
 @torch.no_grad()
 def test_a_query_is_the_weighted_sum_of_the_newest_steps(model: TwoTower) -> None:
     item, event = [5, 2, 2, 9, 1], [VIEW, CART, VIEW, VIEW, CART]
-    total = torch.zeros(DIM)
+    likeness, repeats = torch.zeros(DIM), torch.zeros(CODES)
     for back in range(WINDOW):  # item 5 is one step too far back
         at = len(item) - 1 - back
-        total += model.step[back].exp() * model.event[event[at]].exp() * model.item.weight[item[at]]
-    assert model.pool(ids(item), ids(event))[0, -1].tolist() == pytest.approx((total / total.norm()).tolist(), abs=1e-6)
+        likeness += (model.step[back] + model.event[event[at]]).exp() * model.item.weight[item[at]]
+        repeats += (model.repeat[back] + model.repeat_event[event[at]]).exp() * model.codes[item[at]]
+    heads = likeness.view(HEADS, -1) / likeness.view(HEADS, -1).norm(dim=1, keepdim=True)
+    scaled = heads / model.log_temperature.exp() / HEADS  # the score is the mean over heads
+    expected = [*scaled.flatten().tolist(), *repeats.tolist(), 1.0]
+    assert query(model, item, event).tolist() == pytest.approx(expected, abs=1e-5)
 
 
 @torch.no_grad()
@@ -49,9 +69,25 @@ def test_later_steps_change_no_earlier_query(model: TwoTower) -> None:
         later_item, later_event = item.clone(), event.clone()
         later_item[0, position:] = 11
         later_event[0, position:] = 2
-        one, other = model.pool(item, event)[0], model.pool(later_item, later_event)[0]
-        assert torch.equal(one[:position], other[:position])
-        assert not torch.allclose(one[position], other[position])
+        for one, other in zip(pooled(model, item, event), pooled(model, later_item, later_event), strict=True):
+            assert torch.equal(one[:position], other[:position])
+            assert not torch.allclose(one[position], other[position])
+
+
+def pooled(model: TwoTower, item: Tensor, event: Tensor) -> list[Tensor]:
+    """Both parts of the queries after each position of one history."""
+    return [part[0] for part in model.pool(model.item(item), model.codes[item], event)]
+
+
+def test_codes_tell_items_apart_and_are_always_the_same() -> None:
+    codes = item_codes(200, 32)
+    products = codes @ codes.T
+    assert products.diagonal().tolist() == pytest.approx([1.0] * 200)
+    others = products[~torch.eye(200, dtype=torch.bool)]
+    assert float(others.mean()) == pytest.approx(0, abs=0.01)
+    assert float(others.std()) == pytest.approx(1 / math.sqrt(32), rel=0.05)
+    assert torch.equal(item_codes(300, 32)[:200], codes)  # an item keeps its code when others come
+    assert (codes[0] > 0).nonzero().squeeze(1).tolist()[:6] == [0, 2, 4, 8, 10, 11]
 
 
 @torch.no_grad()
@@ -59,75 +95,99 @@ def test_padding_is_ignored(model: TwoTower) -> None:
     short = model.query_vectors(ids([5, 2]), ids([VIEW, CART]))
     padded = model.query_vectors(ids([5, 2, -1, -1]), ids([VIEW, CART, VIEW, VIEW]))
     assert padded[0].tolist() == pytest.approx(short[0].tolist(), abs=1e-6)
-    loss = model.loss(ids([5, 2, 7]), ids([0, 0, 0]), negatives(1, 3))
-    padded_loss = model.loss(ids([5, 2, 7, -1, -1]), ids([0, 0, 0, 0, 0]), negatives(1, 3))
-    assert float(padded_loss) == pytest.approx(float(loss), rel=1e-6)
+    plain = loss(model, ids([5, 2, 7]), ids([0, 0, 0]), negatives(1, 3))
+    padded_loss = loss(model, ids([5, 2, 7, -1, -1]), ids([0, 0, 0, 0, 0]), negatives(1, 3))
+    assert float(padded_loss) == pytest.approx(float(plain), rel=1e-6)
 
 
 @torch.no_grad()
-def test_the_inner_product_of_the_vectors_is_the_score_in_the_loss(model: TwoTower) -> None:
+@pytest.mark.parametrize("heads", [1, HEADS])
+def test_the_loss_is_the_mean_over_heads_of_the_cross_entropy_of_their_scores(heads: int) -> None:
+    torch.manual_seed(4)
+    model = TwoTower(ITEMS, DIM // heads, WINDOW, heads, CODES)
+    torch.nn.init.normal_(model.bias.weight)
     history, target, others = [5, 2, 7], 9, [1, 3, 11]
-    score = (model.query_vectors(ids(history), ids([0, 1, 0])) @ model.item_vectors().T)[0]
-    losses = model.loss(ids([*history, target]), ids([0, 1, 0, 0]), negatives(*others))
-    two_less = model.loss(ids(history), ids([0, 1, 0]), negatives(*others))
+    losses = loss(model, ids([*history, target]), ids([0, 1, 0, 0]), negatives(*others))
+    two_less = loss(model, ids(history), ids([0, 1, 0]), negatives(*others))
     last = 3 * float(losses) - 2 * float(two_less)  # a mean of three less a mean of the first two
-    partition = sum(math.exp(float(score[item])) for item in (target, *others))
-    assert last == pytest.approx(math.log(partition) - float(score[target]), abs=1e-4)
+    asked, items = query(model, history, [0, 1, 0]), model.item_vectors()
+    likeness = (asked * items)[:, :DIM].view(ITEMS, heads, -1).sum(2) * heads
+    scores = likeness.T + (asked * items)[:, DIM:].sum(1)
+    expected = [
+        math.log(sum(math.exp(float(one[j])) for j in (target, *others))) - float(one[target]) for one in scores
+    ]
+    assert last == pytest.approx(sum(expected) / heads, abs=1e-4)
+    assert scores.mean(0).tolist() == pytest.approx((items @ asked).tolist(), abs=1e-4)
 
 
 @torch.no_grad()
-def test_vectors_are_of_length_1_over_the_temperature(model: TwoTower) -> None:
-    query, item = model.query_vectors(ids([5, 2]), ids([0, 0])), model.item_vectors()
-    assert query.shape == (1, DIM + 1)
-    assert item.shape == (ITEMS, DIM + 1)
-    assert float(query[0, :-1].norm()) == pytest.approx(1)
-    assert item[:, :-1].norm(dim=1).tolist() == pytest.approx([float(torch.exp(-model.log_temperature))] * ITEMS)
+def test_dropout_hides_an_item_from_likeness_alone(model: TwoTower) -> None:
+    item, event, sample = ids([5, 2, 7]), ids([0, 0, 0]), negatives(1, 3)
+    rows = rows_of(model, item, sample)
+    full = float(model.loss(rows, item, event, sample))
+    assert float(model.loss(rows, item, event, sample, item >= 0)) == full
+    hidden = float(model.loss(rows, item, event, sample, item != 5))
+    rows.item[rows.ids == 5] = 0.0  # item 5 is neither a target nor a negative; its code stays
+    assert hidden == float(model.loss(rows, item, event, sample)) != full
+
+
+@torch.no_grad()
+def test_likeness_is_a_cosine_over_the_temperature_for_each_head(model: TwoTower) -> None:
+    asked, item = query(model, [5, 2], [0, 0]), model.item_vectors()
+    assert asked.shape == (DIM + CODES + 1,)
+    assert item.shape == (ITEMS, DIM + CODES + 1)
+    lengths = asked[:DIM].view(HEADS, -1).norm(dim=1) * HEADS
+    assert lengths.tolist() == pytest.approx(torch.exp(-model.log_temperature)[:, 0].tolist())
+    assert item[:, :DIM].reshape(ITEMS * HEADS, -1).norm(dim=1).tolist() == pytest.approx([1] * ITEMS * HEADS)
     assert torch.equal(item[:, -1:], model.bias.weight)
 
 
 def test_who_has_no_history_gets_zeros_and_1(model: TwoTower) -> None:
     vectors = model.query_vectors(ids([-1, -1], [3, -1]), ids([0, 0], [0, 0]))
-    assert vectors[0].tolist() == [0] * DIM + [1]
-    assert float(vectors[1, :-1].norm()) == pytest.approx(1)
+    assert vectors[0].tolist() == [0] * (DIM + CODES) + [1]
+    assert float(vectors[1, :DIM].norm()) > 0
 
 
 @torch.no_grad()
 def test_the_own_positive_is_no_negative(model: TwoTower) -> None:
     window, event = ids([5, 2]), ids([0, 0])
-    with_hit, without = model.loss(window, event, negatives(1, 2, 3)), model.loss(window, event, negatives(1, 3))
+    with_hit, without = loss(model, window, event, negatives(1, 2, 3)), loss(model, window, event, negatives(1, 3))
     assert float(with_hit) == pytest.approx(float(without), rel=1e-6)
 
 
-def touched(model: TwoTower, table: Tensor) -> set[int]:
-    """Rows of a table that its gradient is about."""
-    assert table.grad is not None
-    assert table.grad.is_sparse
-    return set(table.grad.coalesce().indices()[0].tolist())
-
-
 def test_gradients_are_of_the_batch_and_its_negatives_alone(model: TwoTower) -> None:
-    model.loss(ids([5, 2, 7]), ids([0, 0, 0]), negatives(1, 3)).backward()  # type: ignore[no-untyped-call]
-    assert touched(model, model.item.weight) == {1, 2, 3, 5, 7}
-    assert touched(model, model.bias.weight) == {1, 2, 3, 7}  # item 5 is only asked with, never scored
+    item, sample = ids([5, 2, 7, -1]), negatives(1, 3)
+    rows = rows_of(model, item, sample)
+    model.loss(rows, item, torch.zeros_like(item), sample).backward()  # type: ignore[no-untyped-call]
+    assert rows.ids.tolist() == [1, 2, 3, 5, 7]
+    assert rows.item.grad is not None
+    assert rows.bias.grad is not None
+    assert (rows.item.grad != 0).any(dim=1).tolist() == [True] * 5
+    assert (rows.bias.grad[:, 0] != 0).tolist() == [True, True, True, False, True]  # item 5 is never scored
+    assert model.item.weight.grad is None
 
 
 def test_a_step_leaves_every_other_row_as_it_was_to_the_bit(model: TwoTower) -> None:
     before = model.item.weight.detach().clone()
-    optimizer = torch.optim.SparseAdam([model.item.weight, model.bias.weight], lr=0.1)
-    model.loss(ids([5, 2, 7]), ids([0, 0, 0]), negatives(1, 3)).backward()  # type: ignore[no-untyped-call]
-    optimizer.step()  # type: ignore[no-untyped-call]
+    item, sample = ids([5, 2, 7]), negatives(1, 3)
+    rows = rows_of(model, item, sample)
+    model.loss(rows, item, torch.zeros_like(item), sample).backward()  # type: ignore[no-untyped-call]
+    assert rows.item.grad is not None
+    model.item.weight.grad = row_gradient(rows.ids, rows.item.grad, model.item.weight)
+    RowAdam(model.tables, 0.1, (0.9, 0.999), 1e-8).step()
     same = (before == model.item.weight).all(dim=1)
     assert {item for item in range(ITEMS) if not same[item]} == {1, 2, 3, 5, 7}
 
 
 def test_the_gradient_of_the_sampled_loss_is_that_of_the_full_one_on_average() -> None:
     torch.manual_seed(0)
-    model = TwoTower(ITEMS, DIM, WINDOW)
+    model = TwoTower(ITEMS, DIM // HEADS, WINDOW, HEADS, CODES)
     sampler = NegativeSampler.of(torch.tensor([50, 1, 1, 9, 0, 3, 80, 2, 1, 1, 5, 1]))
     sampled = sampler.draw(200_000, torch.Generator().manual_seed(0))
-    model.loss(ids([5, 2]), ids([0, 0]), sampled).backward()  # type: ignore[no-untyped-call]
-    assert model.bias.weight.grad is not None
-    found = model.bias.weight.grad.to_dense()[:, 0]
+    rows = rows_of(model, ids([5, 2]), sampled)
+    model.loss(rows, ids([5, 2]), ids([0, 0]), sampled).backward()  # type: ignore[no-untyped-call]
+    assert rows.bias.grad is not None
+    found = rows.bias.grad[:, 0]
     with torch.no_grad():
         chance = torch.softmax((model.query_vectors(ids([5]), ids([0])) @ model.item_vectors().T)[0], dim=0)
     chance[2] -= 1  # the softmax less the target

@@ -1,0 +1,182 @@
+"""The two-tower's training: samples a second beside common optimizers, step time by catalogue, the three fits.
+
+make bench NAME=two_tower SCALE=1: steps on synthetic ids on one thread, then the three fits of a night on demo data of
+that scale on every core.  A table for a person, then one line of JSON: ratio_to_fused_adam, ratio_to_sparse_adam_bf16,
+samples_per_core_s, three_fits_s, step_ms, scale.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+REPO = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPO))
+
+from tasks.contracts import TrainTwoTowerConfig  # noqa: E402
+from tasks.recsys import training  # noqa: E402
+from tasks.recsys.interactions import EVENTS, Interactions, sort_interactions  # noqa: E402
+from tasks.recsys.losses import log_q_correction, remove_accidental_hits, sampled_softmax  # noqa: E402
+from tasks.recsys.sampling import Negatives, NegativeSampler  # noqa: E402
+from tasks.recsys.sequences import windows  # noqa: E402
+from tasks.recsys.splits import dense_ids, quantile_cuts  # noqa: E402
+from tasks.recsys.steps import Recipe, Training  # noqa: E402
+from tasks.recsys.two_tower import Rows, TwoTower  # noqa: E402
+
+ITEMS, DIM, BATCH, NEGATIVES, LENGTH = 235_000, 64, 1_024, 4_096, 4
+CATALOGUES = (59_000, 235_000, 940_000)
+RECIPE = Recipe(
+    max_epochs=1, patience=1, batch_size=BATCH, negatives=NEGATIVES, learning_rate=0.02, dropout=0.0, seed=7
+)
+WARM_UP, SECONDS = 1, 3.0
+
+Batch = tuple[Tensor, Tensor]
+Step = Callable[[Batch], None]
+
+
+def main() -> int:
+    """Measures and tells."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scale", type=float, default=1.0, help="share of full Retailrocket size, for the three fits")
+    scale = parser.parse_args().scale
+    torch.set_num_threads(1)
+    makers = {"ours": ours, "fused dense Adam": fused_adam, "SparseAdam, bf16 logits": sparse_adam_bf16}
+    seconds = {name: step_seconds(make, ITEMS) for name, make in makers.items()}
+    by_catalogue = {items: step_seconds(ours, items) for items in CATALOGUES}
+    torch.set_num_threads(os.cpu_count() or 1)
+    fits = three_fits(scale)
+    print(f"{f'batch {BATCH}, {NEGATIVES} negatives, d {DIM}, {ITEMS} items':<52}{'ms a step':>12}{'samples/s':>12}")
+    for name, each in seconds.items():
+        print(f"{name:<52}{1e3 * each:>12.1f}{BATCH / each:>12.0f}")
+    for items, each in by_catalogue.items():
+        print(f"{f'ours, {items} items':<52}{1e3 * each:>12.1f}{BATCH / each:>12.0f}")
+    print(f"three fits at scale {scale:g}, default configuration: {fits:.1f} s on {os.cpu_count()} cores")
+    found = {
+        "ratio_to_fused_adam": round(seconds["fused dense Adam"] / seconds["ours"], 2),
+        "ratio_to_sparse_adam_bf16": round(seconds["SparseAdam, bf16 logits"] / seconds["ours"], 2),
+        "samples_per_core_s": round(BATCH / seconds["ours"]),
+        "three_fits_s": round(fits, 1),
+        "step_ms": {str(items): round(1e3 * each, 1) for items, each in by_catalogue.items()},
+        "scale": scale,
+    }
+    print(json.dumps(found))
+    return 0
+
+
+def step_seconds(make: Callable[[TwoTower, NegativeSampler], Step], items: int) -> float:
+    """CPU seconds of a step, the median of as many as fit in a few seconds: other processes do not count."""
+    counts = torch.from_numpy(popularity(items))
+    torch.manual_seed(0)
+    step = make(TwoTower(items, DIM, LENGTH, codes=0), NegativeSampler.of(counts))
+    rng = np.random.default_rng(0)
+    share = counts.numpy() / counts.numpy().sum()
+    times: list[float] = []
+    while len(times) < WARM_UP + 2 or sum(times) < SECONDS:
+        item = torch.from_numpy(rng.choice(items, (BATCH // LENGTH, LENGTH + 1), p=share))
+        started = time.process_time()
+        step((item, torch.zeros_like(item)))
+        times.append(time.process_time() - started)
+    return float(np.median(times[WARM_UP:]))
+
+
+def popularity(items: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """[items], a long tail like a shop's."""
+    return 1e6 / np.arange(1.0, items + 1) ** 0.8
+
+
+def ours(model: TwoTower, sampler: NegativeSampler) -> Step:
+    """The product's own step."""
+    module = Training(model, sampler, RECIPE, steps=10_000)
+    module.configure_optimizers()
+    return lambda batch: module.training_step(batch, 0)
+
+
+def fused_adam(model: TwoTower, sampler: NegativeSampler) -> Step:
+    """The same model with gradients of whole tables, and torch's fused Adam."""
+    adam = torch.optim.Adam(model.parameters(), lr=0.01, fused=True)
+    return plain_step(model, sampler, [adam], sparse=False, scored_in=torch.float32)
+
+
+def sparse_adam_bf16(model: TwoTower, sampler: NegativeSampler) -> Step:
+    """The same model with torch's SparseAdam for the tables, and scores by products of bfloat16."""
+    dense = [one for one in model.parameters() if all(one is not table for table in model.tables)]
+    optimizers = [torch.optim.SparseAdam(model.tables, lr=0.01), torch.optim.Adam(dense, lr=0.01)]
+    return plain_step(model, sampler, optimizers, sparse=True, scored_in=torch.bfloat16)
+
+
+def plain_step(
+    model: TwoTower,
+    sampler: NegativeSampler,
+    optimizers: list[torch.optim.Optimizer],
+    *,
+    sparse: bool,
+    scored_in: torch.dtype,
+) -> Step:
+    """A step through autograd alone."""
+    generator = torch.Generator().manual_seed(0)
+
+    def step(batch: Batch) -> None:
+        negatives = sampler.draw(NEGATIVES, generator)
+        ids = torch.unique(torch.cat([batch[0].flatten(), negatives.item]))
+        rows = Rows(ids, *(functional.embedding(ids, table, sparse=sparse) for table in model.tables))
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        plain_loss(model, rows, *batch, negatives, scored_in).backward()  # type: ignore[no-untyped-call]
+        for optimizer in optimizers:
+            optimizer.step()
+
+    return step
+
+
+def plain_loss(
+    model: TwoTower, rows: Rows, item: Tensor, event: Tensor, negatives: Negatives, scored_in: torch.dtype
+) -> Tensor:
+    """`TwoTower.loss` of one head without codes for windows without padding [batch, length + 1], scores in memory."""
+    place, sampled = rows.place(item), rows.place(negatives.item)
+    past = functional.embedding(place[:, :-1], rows.item)
+    query = model.pool(past, past[:, :, :0], event[:, :-1])[0].flatten(0, 2)
+    vectors, target = functional.normalize(rows.item, dim=1), place[:, 1:].flatten()
+    scores = (query.to(scored_in) @ vectors[sampled].to(scored_in).T).float()
+    scores = scores + rows.bias[sampled].T + log_q_correction(negatives.drawn, negatives.log_expected)
+    scores = remove_accidental_hits(scores, item[:, 1:].flatten(), negatives.item)
+    return sampled_softmax((query * vectors[target]).sum(1) + rows.bias[target].squeeze(1), scores)
+
+
+def three_fits(scale: float) -> float:
+    """Seconds of the three fits of a night on demo data, which is made once and kept below NIGHTJAR_HOME."""
+    interactions = demo_interactions(scale)
+    config = TrainTwoTowerConfig.model_validate({})
+    recipe = Recipe(**config.model_dump(include={field.name for field in dataclasses.fields(Recipe)}))
+    first, second = quantile_cuts(np.sort(interactions.time), 0.70, 0.85)
+    started = time.monotonic()
+    for cut in (first, second, int(interactions.time.max()) + 1):
+        known = interactions.before(cut)
+        model = TwoTower(known.items, config.dim, config.window, config.heads, config.codes)
+        training.fit(model, windows(known, config.window), recipe, config.max_epochs)
+    return time.monotonic() - started
+
+
+def demo_interactions(scale: float) -> Interactions:
+    """The interactions of demo data."""
+    data = Path(os.environ["NIGHTJAR_HOME"]) / "bench" / f"scale-{scale:g}"
+    tasks = os.environ["NIGHTJAR_TASKS_PYTHON"]
+    subprocess.run([tasks, "-m", "tasks.demo_data", str(data), "--scale", f"{scale:g}"], check=True, cwd=REPO)
+    table = pl.read_csv(data / "events.csv").sort("timestamp", maintain_order=True)
+    event = table["event"].replace_strict(EVENTS, range(len(EVENTS)), return_dtype=pl.Int8).to_numpy()
+    user, item = (dense_ids(table[name].to_numpy())[0] for name in ("visitorid", "itemid"))
+    return sort_interactions(user, item, event, table["timestamp"].to_numpy())
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

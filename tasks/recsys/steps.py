@@ -1,0 +1,148 @@
+"""The steps of a fit of the two-tower: batches, negatives, and the optimizers of a PyTorch Lightning module."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import lightning
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from tasks.recsys.resuming import State
+from tasks.recsys.row_adam import RowAdam, row_gradient
+from tasks.recsys.sampling import NegativeSampler
+from tasks.recsys.sequences import Windows
+from tasks.recsys.two_tower import TwoTower
+
+WARM_UP = 0.1
+"""Share of the steps in which the learning rate rises to its peak; then it falls to zero."""
+BETAS, EPS = (0.9, 0.999), 1e-8
+ENOUGH_STEPS, MOST_PASSES = 400, 4
+"""A fit of fewer steps passes over its windows more often, up to this many times as often."""
+DENSE_RATE = 0.5
+"""Learning rate of the few parameters that every batch touches, as a share of the tables'."""
+
+
+class Diverged(ValueError):
+    """The loss is not a number, or all vectors have become alike."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a fit goes; the same for every fit of a night."""
+
+    max_epochs: int
+    """length of the learning rate's schedule"""
+    patience: int
+    """epochs without a better validation recall before the fit stops"""
+    batch_size: int
+    """targets in a batch, on average: windows are of unequal length"""
+    negatives: int
+    """shared by a batch"""
+    learning_rate: float
+    """of the tables, at its peak"""
+    dropout: float
+    """share of the interactions of the histories that a batch leaves out"""
+    seed: int
+
+
+def enough_epochs(windows: Windows, recipe: Recipe) -> int:
+    """Passes over these windows: the recipe's, or more where there is little to pass over."""
+    targets = int((windows.item >= 0).sum()) - len(windows)
+    wanted = math.ceil(ENOUGH_STEPS * recipe.batch_size / max(targets, 1))
+    return max(recipe.max_epochs, min(wanted, MOST_PASSES * recipe.max_epochs))
+
+
+class Batches(IterableDataset[tuple[Tensor, Tensor]]):
+    """Windows in a new random order each epoch; a batch is a slice of the permuted tensors."""
+
+    def __init__(self, windows: Windows, size: int, generator: torch.Generator) -> None:
+        self.item = torch.from_numpy(windows.item)
+        self.event = torch.from_numpy(windows.event)
+        self.size = size
+        self.generator = generator
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.item) / self.size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        order = torch.randperm(len(self.item), generator=self.generator)
+        for at in range(0, len(order), self.size):
+            rows = order[at : at + self.size]
+            item = self.item[rows]
+            width = int((item >= 0).sum(1).max())
+            yield item[:, :width].long(), self.event[rows, :width].long()
+
+
+class Training(lightning.LightningModule):
+    """Steps of a fit: touches only the rows of the tables that a batch is about."""
+
+    def __init__(self, model: TwoTower, sampler: NegativeSampler, recipe: Recipe, steps: int) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.model = model
+        self.sampler = sampler
+        self.recipe = recipe
+        self.steps = steps
+        self.step = 0
+        """Steps done."""
+        self.generator = torch.Generator().manual_seed(recipe.seed)
+        self.losses: list[float] = []
+        self.resumed: State | None = None
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """Adam for everything; for the tables, of the rows that a batch touches."""
+        dense = [one for one in self.model.parameters() if all(one is not table for table in self.model.tables)]
+        self.of_tables = RowAdam(self.model.tables, self.recipe.learning_rate, BETAS, EPS)
+        self.of_others = torch.optim.Adam(dense, self.recipe.learning_rate * DENSE_RATE, BETAS, EPS)
+        if self.resumed:
+            self.of_tables.load_state_dict(self.resumed["of_tables"])
+            self.of_others.load_state_dict(self.resumed["of_others"])
+        return [self.of_tables, self.of_others]
+
+    def state(self) -> State:
+        """Where it stands after an epoch."""
+        return {
+            "model": self.model.state_dict(),
+            "of_tables": self.of_tables.state_dict(),
+            "of_others": self.of_others.state_dict(),
+            "generator": self.generator.get_state(),
+            "step": self.step,
+        }
+
+    def resume(self, state: State) -> None:
+        """Goes on from a state."""
+        self.model.load_state_dict(state["model"])
+        self.generator.set_state(state["generator"])
+        self.step = state["step"]
+        self.resumed = state
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
+        """One batch of windows, every next item a target."""
+        item, event = batch
+        negatives = self.sampler.draw(self.recipe.negatives, self.generator).to(item.device)
+        ids = torch.unique(torch.cat([item[item >= 0], negatives.item]))
+        self.of_tables.catch_up(ids)
+        rows = self.model.rows(ids)
+        kept = torch.rand(item.shape, generator=self.generator) >= self.recipe.dropout
+        loss = self.model.loss(rows, item, event, negatives, kept.to(item.device))
+        if not torch.isfinite(loss):
+            raise Diverged(f"the loss is {loss.item()} at step {self.step}: lower learning_rate, or look at the data")
+        self.of_others.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        for table, leaf in zip(self.model.tables, (rows.item, rows.bias), strict=True):
+            assert leaf.grad is not None
+            table.grad = row_gradient(ids, leaf.grad, table)
+        self._move()
+        self.losses.append(float(loss.detach()))
+
+    def _move(self) -> None:
+        """One step of the optimizers by the schedule of the learning rate."""
+        done = self.step / self.steps
+        share = min((done + 1 / self.steps) / WARM_UP, (1 - done) / (1 - WARM_UP))
+        self.of_tables.param_groups[0]["lr"] = self.recipe.learning_rate * share
+        self.of_others.param_groups[0]["lr"] = self.recipe.learning_rate * DENSE_RATE * share
+        for optimizer in (self.of_tables, self.of_others):
+            optimizer.step()
+        self.step += 1
