@@ -11,7 +11,9 @@ from airflow.sdk.definitions.mappedoperator import MappedOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 from pydantic import ValidationError
 
-from nightjar.process_runner import Ended, ProcessRunner, Try
+from nightjar.docker_settings import OUT_OF_MEMORY as REACHED_ITS_LIMIT
+from nightjar.process_runner import Ended, Try
+from nightjar.runners import Runner, runner_of
 from tasks.contracts import TASKS, Request, RunContext, Task, inputs_model
 
 TEMPORARY = 75
@@ -42,9 +44,14 @@ def run_task(name: str, *, each: XComArg | None = None, **inputs: Promise) -> Pr
     task = _checked(name, inputs)
     wiring = {key: promise.output for key, promise in inputs.items()}
     if each is None:
-        return Promise(TaskOperator(task_id=name, inputs=wiring), task.output)
-    mapped = TaskOperator.partial(task_id=name, inputs=wiring).expand(settings=each)
+        return Promise(TaskOperator(task_id=name, inputs=wiring, queue=_queue(task)), task.output)
+    mapped = TaskOperator.partial(task_id=name, inputs=wiring, queue=_queue(task)).expand(settings=each)
     return Promise(mapped, list[task.output])  # type: ignore[name-defined]
+
+
+def _queue(task: Task) -> str:
+    """Which workers take it, where there are workers; a LocalExecutor has no queues."""
+    return "gpu" if task.needs_gpu else "cpu"
 
 
 def _checked(name: str, inputs: Mapping[str, Promise]) -> Task:
@@ -66,7 +73,7 @@ def _named(kind: Any) -> str:
 
 
 class TaskOperator(BaseOperator):
-    """Runs one task of the contract as a local process in the tasks' own environment."""
+    """Runs one task of the contract: a local process in the tasks' own environment, or a container."""
 
     template_fields: Sequence[str] = ("inputs", "settings")
     ui_color = "#e8f0fe"
@@ -75,7 +82,7 @@ class TaskOperator(BaseOperator):
         super().__init__(**kwargs)
         self.inputs = inputs
         self.settings = settings
-        self._runner: ProcessRunner | None = None
+        self._runner: Runner | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Runs the task and returns its artifact, the one thing that it hands on."""
@@ -86,11 +93,12 @@ class TaskOperator(BaseOperator):
             *(Path(os.environ["NIGHTJAR_HOME"]), request.run.run_id, task.name),
             *(request.run.map_index, instance.try_number),
         )
-        self._runner = ProcessRunner(
-            os.environ["NIGHTJAR_TASKS_PYTHON"],
-            this,
-            check=lambda answer: task.output.model_validate_json(answer).model_dump(mode="json"),
-        )
+        try:
+            self._runner = runner_of(
+                task, this, check=lambda answer: task.output.model_validate_json(answer).model_dump(mode="json")
+            )
+        except ValueError as error:  # a setting of the installation: the same at the next try
+            raise AirflowFailException(f"{task.name}: {error}") from None
         label = task.name if this.map_index < 0 else f"{task.name}[{this.map_index}]"
         ended = self._runner.run(request.model_dump_json(), lambda line: self.log.info("%s | %s", label, line))
         return _answer_of(ended, label)
@@ -143,6 +151,8 @@ def _answer_of(ended: Ended, label: str) -> dict[str, Any]:
     said = f"{label}: {ended.last_line or 'it said nothing'}"
     if ended.state == "skipped":
         raise AirflowSkipException(said)
+    if ended.last_line.startswith(REACHED_ITS_LIMIT):
+        raise AirflowFailException(f"{label}: {ended.last_line}")  # the same again at the next try
     if ended.state == "killed":
         signum = ended.exit_code - 128 if ended.exit_code > 128 else 15
         guess = " (out of memory?)" if ended.exit_code == OUT_OF_MEMORY else ""

@@ -1,0 +1,122 @@
+"""backup_mysql.sh by hand against the stack's real MySQL: made, proven, restored, refused."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.docker.stack import Stack
+
+pytestmark = pytest.mark.docker
+
+
+def made(stack: Stack) -> str:
+    ran = stack.backup_script()
+    assert ran.returncode == 0, ran.stderr
+    found = re.search(r"(nightjar-\d{8}T\d{6}Z\.tar\.gz)", ran.stderr)
+    assert found, ran.stderr
+    return found[1]
+
+
+def in_volume(stack: Stack, command: str) -> str:
+    """A shell command with the backup volume at /backup."""
+    return stack.compose(
+        "--profile", "tools", "run", "--rm", "-T", "--entrypoint", "sh", "mysql-backup", "-ec", command
+    )
+
+
+def files(stack: Stack) -> set[str]:
+    return set(in_volume(stack, "ls /backup").split())
+
+
+@pytest.fixture
+def rows(stack: Stack) -> Iterator[None]:
+    """A table with rows of every difficult kind."""
+    stack.sql("DROP TABLE IF EXISTS odd", user="nightjar")
+    stack.sql(
+        "CREATE TABLE odd (id INT PRIMARY KEY, text_ TEXT, bytes_ VARBINARY(64), at DATETIME(6))", user="nightjar"
+    )
+    stack.sql(r"INSERT INTO odd VALUES (1, 'ü 🐦 \' \\', x'00ff27', '2026-02-28 23:59:59.999999')", user="nightjar")
+    stack.sql("INSERT INTO odd VALUES (2, NULL, NULL, NULL)", user="nightjar")
+    yield
+    stack.sql("DROP TABLE IF EXISTS odd", user="nightjar")
+
+
+@pytest.mark.usefixtures("rows")
+def test_a_backup_is_proven_and_restores_over_what_is_there(stack: Stack) -> None:
+    before = stack.sql("SELECT * FROM odd ORDER BY id")
+    name = made(stack)
+    assert {name, f"{name}.sha256"} <= files(stack)
+    manifest = json.loads(in_volume(stack, f"tar -xzOf /backup/{name} manifest.json"))
+    (odd,) = [table for table in manifest["tables"] if table["table"] == "odd"]
+    assert odd["rows"] == 2 and odd["still"] and manifest["server"].startswith("9.7")
+    stack.sql("DELETE FROM odd", user="nightjar")
+
+    refused = stack.backup_script("restore", name)
+    assert refused.returncode == 73 and "--over" in refused.stderr
+    restored = stack.backup_script("restore", name, "--over")
+    assert restored.returncode == 0, restored.stderr
+    assert stack.sql("SELECT * FROM odd ORDER BY id") == before
+    assert any("before-restore" in file for file in files(stack)), "no backup was made of what was there"
+
+
+@pytest.mark.usefixtures("rows")
+def test_a_damaged_archive_is_refused_and_changes_nothing(stack: Stack, tmp_path: Path) -> None:
+    name = made(stack)
+    in_volume(
+        stack,
+        f"head -c 2000 /backup/{name} > /backup/cut.tar.gz; cp /backup/{name} /backup/other.tar.gz; "
+        f"cp /backup/{name}.sha256 /backup/other.tar.gz.sha256; printf x >> /backup/other.tar.gz",
+    )
+    for file, words in (("cut.tar.gz", "no whole gzip archive"), ("other.tar.gz", "sha256")):
+        for verb in (["verify", file], ["restore", file, "--over"]):
+            ran = stack.backup_script(*verb)
+            assert ran.returncode == 65 and words in ran.stderr, ran.stderr
+    assert len(stack.sql("SELECT * FROM odd")) == 2
+    gone = stack.backup_script("verify", "nowhere.tar.gz")
+    assert gone.returncode == 66 and name in gone.stderr
+    in_volume(stack, "rm /backup/cut.tar.gz /backup/other.tar.gz*")
+
+
+@pytest.mark.usefixtures("rows")
+def test_a_dump_that_does_not_restore_as_promised_is_told(stack: Stack) -> None:
+    name = made(stack)
+    in_volume(
+        stack,
+        f'cd /work && tar -xzf /backup/{name} && sed -i \'s/"rows": 2/"rows": 3/\' manifest.json && '
+        "tar -czf /backup/wrong.tar.gz manifest.json dump.sql && rm manifest.json dump.sql",
+    )
+    ran = stack.backup_script("verify", "wrong.tar.gz")
+    in_volume(stack, "rm /backup/wrong.tar.gz")
+    assert ran.returncode == 70 and "nightjar.odd has 2 rows" in ran.stderr, ran.stderr
+
+
+def test_a_wrong_password_is_its_own_exit_code_and_rotates_nothing(stack: Stack) -> None:
+    made(stack)
+    before = files(stack)
+    stack.sql("ALTER USER 'backup'@'%' IDENTIFIED BY 'another'", user="root", database="mysql")
+    try:
+        ran = stack.backup_script()
+    finally:
+        secret = stack.secret("mysql_backup")
+        stack.sql(f"ALTER USER 'backup'@'%' IDENTIFIED BY '{secret}'", user="root", database="mysql")
+    assert ran.returncode == 77 and "Access denied" in ran.stderr, ran.stderr
+    assert files(stack) == before
+
+
+def test_rotation_keeps_days_and_weeks(stack: Stack) -> None:
+    days = [f"202601{day:02}T010203Z" for day in range(1, 32)]
+    in_volume(stack, "cd /backup; " + "; ".join(f": > nightjar-{day}.tar.gz" for day in days))
+    newest = made(stack)
+    left = {file for file in files(stack) if re.fullmatch(r"nightjar-\d{8}T\d{6}Z\.tar\.gz", file)}
+    assert newest in left
+    kept = sorted(file[9:17] for file in left if file.startswith("nightjar-202601"))
+    # six days beside today's, and of the weeks the newest: today's, and three before
+    assert kept == ["20260118", "20260125", "20260126", "20260127", "20260128", "20260129", "20260130", "20260131"]
+
+
+def test_usage_is_told(stack: Stack) -> None:
+    ran = stack.backup_script("restore")
+    assert ran.returncode == 64 and "restore FILE" in ran.stderr

@@ -1,0 +1,211 @@
+"""The whole system in containers: a night by the REST API, its faults, its secrets."""
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+import pytest
+
+from tasks.contracts import TASKS
+from tests.docker.stack import REPO, Stack
+
+pytestmark = pytest.mark.docker
+
+SECRETS = ("mysql_nightjar", "mysql_backup", "mysql_root", "mysql_mlflow", "postgres", "airflow_admin", "airflow_jwt")
+
+
+@pytest.fixture(scope="module")
+def night(stack: Stack) -> str:
+    """A night on demo data, ended."""
+    run = stack.trigger()
+    assert stack.wait(run) == "success", stack.told(run)
+    return run
+
+
+def test_every_service_is_healthy_and_the_idle_stack_is_small(stack: Stack) -> None:
+    listed = [json.loads(line) for line in stack.compose("ps", "--format", "json").splitlines()]
+    assert {one["Service"]: one["Health"] for one in listed} == dict.fromkeys(
+        (
+            "postgres",
+            "mysql",
+            "mlflow",
+            *(f"airflow-{s}" for s in ("apiserver", "scheduler", "dag-processor", "triggerer")),
+        ),
+        "healthy",
+    )
+    used = stack.docker("stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}")
+    mine = [line for line in used.splitlines() if line.startswith(f"{stack.project}-")]
+    units = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "B": 1}
+    total = sum(float(found[1]) * units[found[2]] for line in mine if (found := re.search(r" ([\d.]+)(\w+) / ", line)))
+    print(f"idle: {total / 1e9:.2f} GB\n{used}")
+    assert total < 2.5e9
+
+
+def test_only_the_two_uis_are_published_and_on_loopback_alone(stack: Stack) -> None:
+    ids = stack.compose("ps", "--quiet").split()
+    shown = json.loads(stack.docker("inspect", *ids))
+    bound = [one for c in shown for ports in (c["HostConfig"]["PortBindings"] or {}).values() for one in ports]
+    assert {one["HostIp"] for one in bound} == {"127.0.0.1"}
+    assert {int(one["HostPort"]) for one in bound} == {stack.airflow_port, stack.mlflow_port}
+
+
+def test_every_service_is_hardened_and_one_alone_has_the_socket(stack: Stack) -> None:
+    with_socket = set()
+    for one in json.loads(stack.docker("inspect", *stack.compose("ps", "--quiet").split())):
+        name, host = one["Config"]["Labels"]["com.docker.compose.service"], one["HostConfig"]
+        assert not one["Config"]["User"].startswith("0:"), name
+        assert host["CapDrop"] == ["ALL"] and not host["CapAdd"] and host["ReadonlyRootfs"], name
+        assert "no-new-privileges:true" in host["SecurityOpt"] and host["Memory"] > 0, name
+        assert host["LogConfig"]["Config"]["max-size"], name
+        with_socket |= {name for mount in one["Mounts"] if mount["Destination"] == "/var/run/docker.sock"}
+    assert with_socket == {"airflow-scheduler"}
+
+
+def test_secrets_are_for_their_owner_alone(stack: Stack) -> None:
+    for path in stack.secrets.iterdir():
+        assert path.name == "passwd" or path.stat().st_mode & 0o777 == 0o600, path
+    assert stack.secrets.stat().st_mode & 0o777 == 0o700
+
+
+def test_without_the_secrets_nothing_starts(stack: Stack, tmp_path: Path) -> None:
+    stack_env = {**stack.environment, "NIGHTJAR_SECRETS": str(tmp_path), "NIGHTJAR_PROJECT": "nightjar-none"}
+    ran = subprocess.run(
+        ["docker", "compose", "up", "--detach", "mysql"],
+        cwd=REPO,
+        env=stack_env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    subprocess.run(
+        ["docker", "compose", "down", "--volumes"], cwd=REPO, env=stack_env, capture_output=True, check=False
+    )
+    assert ran.returncode != 0 and "mysql_" in ran.stderr
+
+
+def test_a_whole_night_is_green(stack: Stack, night: str) -> None:
+    states = {one["task_id"]: one["state"] for one in stack.tasks(night)}
+    assert states == dict.fromkeys([*TASKS, "shards", "done"], "success")
+    assert stack.task_containers(all_of_them=True) == [], "containers of a night that ended"
+
+
+def test_the_shop_reads_recommendations_by_sql(stack: Stack, night: str) -> None:
+    ((name, verdict, default),) = stack.sql(
+        "SELECT name, verdict, default_items FROM generation JOIN in_force ON generation = name"
+    )
+    assert verdict == "first" and len(json.loads(default)) > 10
+    ((visitors,),) = stack.sql("SELECT count(*) FROM recommendations")
+    ((items, scores, generation),) = stack.sql("SELECT items, scores, generation FROM recommendations LIMIT 1")
+    assert visitors > 1_000 and generation == name
+    assert len(json.loads(items)) == len(json.loads(scores)) > 10
+
+
+def test_mlflow_has_the_night_and_its_artifacts(stack: Stack, night: str) -> None:
+    call = json.dumps({"experiment_ids": ["1"], "filter": f"tags.`airflow.run_id` = '{night}'", "max_results": 50})
+    url = f"http://127.0.0.1:{stack.mlflow_port}/api/2.0/mlflow/runs/search"
+    with urlopen(Request(url, call.encode(), {"Content-Type": "application/json"}), timeout=30) as answer:
+        runs = json.load(answer)["runs"]
+    assert len(runs) == 7 and {run["info"]["status"] for run in runs} == {"FINISHED"}
+    assert all(run["info"]["artifact_uri"].startswith("mlflow-artifacts:/") for run in runs)
+
+
+def test_no_secret_is_shown_anywhere(stack: Stack, night: str) -> None:
+    logs = "".join(stack.log(night, one["task_id"], 1, one["map_index"]) for one in stack.tasks(night))
+    ids = stack.compose("ps", "--all", "--quiet").split()
+    history = "".join(
+        stack.docker("history", "--no-trunc", f"nightjar/{name}:test")
+        for name in ("cpu", "airflow", "mlflow", "mysql-backup")
+    )
+    processes = "".join(path.read_text(errors="replace") for path in Path("/proc").glob("[0-9]*/cmdline"))
+    xcom = json.dumps(stack.api("GET", f"/dags/nightly_retraining/dagRuns/{night}/taskInstances"))
+    shown = {
+        "logs": logs,
+        "service logs": stack.compose("logs"),
+        "inspect": stack.docker("inspect", *ids),
+        "history": history,
+        "processes": processes,
+        "xcom": xcom,
+    }
+    assert {(place, name) for place, text in shown.items() for name in SECRETS if stack.secret(name) in text} == set()
+
+
+@pytest.fixture
+def training(stack: Stack, night: str) -> Iterator[tuple[str, str]]:
+    """A night whose training takes long enough to be disturbed: its run id and the container."""
+    run = stack.trigger(max_epochs=60, patience=20)
+    yield run, stack.running_container("train_two_tower")
+    if stack.state(run) not in ("success", "failed"):
+        stack.api("PATCH", f"/dags/nightly_retraining/dagRuns/{run}", {"state": "failed"})
+        stack.wait(run)
+
+
+def test_a_scheduler_that_is_killed_leaves_one_training(stack: Stack, training: tuple[str, str]) -> None:
+    run, container = training
+    stack.docker("kill", "--signal", "KILL", stack.compose("ps", "--quiet", "airflow-scheduler").strip())
+    time.sleep(2)
+    assert stack.task_containers("train_two_tower") == [container], "the training went with its scheduler"
+    stack.compose("up", "--detach", "--no-recreate", "airflow-scheduler")
+    seen: set[str] = set()
+    end = time.monotonic() + 900
+    while stack.state(run) not in ("success", "failed") and time.monotonic() < end:
+        seen |= set(stack.task_containers("train_two_tower", all_of_them=True))
+        time.sleep(1)
+    assert stack.state(run) == "success", stack.told(run)
+    assert seen == {container}, "a second training was started"
+    (task,) = [one for one in stack.tasks(run) if one["task_id"] == "train_two_tower"]
+    assert task["try_number"] == 2
+    assert "found the container of try 1" in stack.log(run, "train_two_tower", 2)
+
+
+def test_mark_failed_stops_the_container(stack: Stack, training: tuple[str, str]) -> None:
+    run, _ = training
+    stack.api(
+        "PATCH",
+        f"/dags/nightly_retraining/dagRuns/{run}/taskInstances/train_two_tower",
+        {"new_state": "failed", "include_downstream": False},
+    )
+    end = time.monotonic() + 30
+    while stack.task_containers("train_two_tower", all_of_them=True):
+        assert time.monotonic() < end, "the container runs on"
+        time.sleep(0.5)
+    assert stack.wait(run) == "failed"
+    states = {one["task_id"]: one["state"] for one in stack.tasks(run)}
+    assert states["train_two_tower"] == "failed" and states["backup_mysql"] == "success"
+
+
+def test_mysql_that_restarts_in_the_night_is_survived(stack: Stack, training: tuple[str, str]) -> None:
+    run, _ = training
+    stack.compose("restart", "--timeout", "10", "mysql")
+    assert stack.wait(run) == "success", stack.told(run)
+    ((old,),) = stack.sql("SELECT count(*) FROM recommendations")
+    assert old > 1_000
+
+
+def test_memory_that_runs_out_is_told_and_not_tried_again(stack: Stack) -> None:
+    stack.environment["NIGHTJAR_MEMORY_CPU"] = "100m"
+    stack.compose("up", "--detach", "--wait", "airflow-scheduler")
+    try:
+        run = stack.trigger()
+        assert stack.wait(run) == "failed"
+        states = {one["task_id"]: (one["state"], one["try_number"]) for one in stack.tasks(run)}
+        assert states["prepare_data"] == ("failed", 1)
+        log = stack.log(run, "prepare_data")
+        assert "OOMKilled: prepare_data reached its limit of 0.10 GB" in log and "raise NIGHTJAR_MEMORY_CPU" in log
+    finally:
+        stack.environment["NIGHTJAR_MEMORY_CPU"] = "3g"
+        stack.compose("up", "--detach", "--wait", "airflow-scheduler")
+
+
+def test_the_nights_backup_restores(stack: Stack, night: str) -> None:
+    (task,) = [one for one in stack.tasks(night) if one["task_id"] == "backup_mysql"]
+    found = re.search(r"(nightjar-\d{8}T\d{6}Z\.tar\.gz)", stack.log(night, "backup_mysql"))
+    assert found and task["state"] == "success"
+    stack.sql("DELETE FROM visitor", user="nightjar")
+    ran = stack.backup_script("restore", found[1], "--over")
+    assert ran.returncode == 0, ran.stderr
+    ((visitors,),) = stack.sql("SELECT count(*) FROM recommendations")
+    assert visitors > 1_000

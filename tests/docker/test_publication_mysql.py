@@ -1,0 +1,194 @@
+"""The published recommendations on the stack's real MySQL: the demands on SQLite, and the faults of a server."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pymysql
+import pytest
+
+from tasks.failures import BadConfig, Unavailable
+from tasks.publication import Generation, Store, store
+from tasks.publication_mysql import MysqlStore
+from tests.docker.stack import REPO, Stack
+
+pytestmark = pytest.mark.docker
+
+DEFAULT = pl.DataFrame({"itemid": [7, 8], "score": [1.0, 0.5]})
+
+
+def generation(name: str, as_of: int) -> Generation:
+    return Generation(name, as_of, "night", "promoted", "good", "1", "1")
+
+
+def lists(item: int) -> list[pl.DataFrame]:
+    return [pl.DataFrame({"list": [0, 1], "items": [[item, 2], [3]], "scores": [[0.5, 0.25], [0.125]]})]
+
+
+def visitors() -> list[pl.DataFrame]:
+    return [pl.DataFrame({"visitorid": [30, 10, 20], "list": [0, 1, 0]})]
+
+
+def publish(place: Store, name: str, as_of: int, item: int) -> bool:
+    place.write(generation(name, as_of), lists(item), visitors(), DEFAULT)
+    return place.switch(name)
+
+
+@pytest.fixture
+def mysql(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """The store in a database of its own."""
+    stack.sql("DROP DATABASE IF EXISTS spare", user="root", database="mysql")
+    stack.sql("CREATE DATABASE spare", user="root", database="mysql")
+    stack.sql("GRANT ALL ON spare.* TO 'nightjar'@'%'", user="root", database="mysql")
+    stack.sql("GRANT SELECT ON spare.* TO 'shop'@'%'", user="root", database="mysql")
+    monkeypatch.setenv("NIGHTJAR_RECOMMENDATIONS", f"mysql://nightjar@{stack.mysql_host}:3306/spare")
+    monkeypatch.setenv("NIGHTJAR_RECOMMENDATIONS_PASSWORD_FILE", str(stack.secrets / "mysql_nightjar"))
+    yield store()
+    stack.sql("DROP DATABASE spare", user="root", database="mysql")
+
+
+def shop_reads(stack: Stack, visitor: int) -> str | None:
+    """The one SELECT of a shop's backend, as its own user."""
+    rows = stack.sql(f"SELECT items FROM recommendations WHERE visitorid = {visitor}", database="spare")
+    return str(rows[0][0]) if rows else None
+
+
+def test_it_is_the_mysql_store_and_shows_no_password(mysql: Store, stack: Stack) -> None:
+    assert isinstance(mysql, MysqlStore) and mysql.in_force() is None
+    assert mysql.place == f"mysql://nightjar@{stack.mysql_host}:3306/spare"
+
+
+def test_a_generation_is_in_force_after_the_switch_and_a_reader_sees_one_or_the_other(
+    mysql: Store, stack: Stack
+) -> None:
+    assert publish(mysql, "a", 1, item=100)
+    seen: list[str | None] = []
+
+    def watched() -> Iterator[pl.DataFrame]:
+        for frame in lists(200):
+            yield frame
+            seen.append(shop_reads(stack, 20))
+
+    mysql.write(generation("b", 2), watched(), visitors(), DEFAULT)
+    mysql.write(generation("a", 1), watched(), visitors(), DEFAULT)  # a second try of the night that is in force
+    assert seen == ["[100,2]", "[100,2]"]
+    assert shop_reads(stack, 20) == "[200,2]"
+    assert mysql.switch("b") and shop_reads(stack, 99) is None
+
+
+def test_rows_and_order_are_those_of_sqlite(mysql: Store, tmp_path: Path) -> None:
+    lite = Store(tmp_path / "recommendations.db")
+    for place in (mysql, lite):
+        publish(place, "a", 1, item=100)
+    assert mysql.read(None).equals(lite.read(None))
+    assert mysql.in_force() == lite.in_force()
+
+
+def test_an_earlier_as_of_never_replaces_a_later_one(mysql: Store, stack: Stack) -> None:
+    assert publish(mysql, "new", 20, item=100)
+    assert not publish(mysql, "old", 10, item=200)
+    mysql.hold("old", "late")
+    assert shop_reads(stack, 20) == "[100,2]"
+
+
+def test_the_newest_written_stay_and_so_does_the_one_in_force(mysql: Store) -> None:
+    publish(mysql, "in force", 9, item=1)
+    for number in range(4):
+        mysql.write(generation(f"held {number}", number), lists(1), visitors(), DEFAULT)
+    mysql.prune(keep=3)
+    with pytest.raises(BadConfig, match=r"no generation gone .*there are: held 2, held 3, in force"):
+        mysql.read("gone")
+
+
+KILLED = """
+import os, signal
+from tests.docker.test_publication_mysql import DEFAULT, generation, lists, visitors
+from tasks.publication import store
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def killing():
+    yield lists(200)[0]
+    if {point!r} == "while writing":
+        die()
+
+store().write(generation("b", 2), killing(), visitors(), DEFAULT)
+die()
+"""
+
+
+@pytest.mark.parametrize("point", ["while writing", "before the switch"])
+def test_a_writer_that_is_killed_leaves_the_old_generation_whole(mysql: Store, stack: Stack, point: str) -> None:
+    publish(mysql, "a", 1, item=100)
+    code = textwrap.dedent(KILLED.format(point=point))
+    path = os.pathsep.join([str(REPO), str(REPO / "plugins")])
+    killed = subprocess.run([sys.executable, "-c", code], check=False, cwd=REPO, env={**os.environ, "PYTHONPATH": path})
+    assert killed.returncode == -signal.SIGKILL
+    assert shop_reads(stack, 20) == "[100,2]"
+    assert publish(mysql, "b", 2, item=200)
+    assert shop_reads(stack, 20) == "[200,2]" and mysql.read("b").height == 5
+
+
+def test_two_writers_wait_for_each_other(mysql: Store) -> None:
+    writers = [threading.Thread(target=publish, args=(mysql, f"n{number}", number, number)) for number in range(4)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    current = mysql.in_force()
+    assert current is not None and current.name == "n3"
+    assert all(mysql.read(f"n{number}").height == 5 for number in range(4))
+
+
+def test_a_server_that_goes_away_while_writing_is_worth_a_retry(mysql: Store, stack: Stack) -> None:
+    publish(mysql, "a", 1, item=100)
+
+    def cut() -> Iterator[pl.DataFrame]:
+        yield lists(200)[0]
+        stack.compose("restart", "--timeout", "10", "mysql")
+        yield pl.DataFrame({"list": [5], "items": [[1]], "scores": [[0.5]]})
+
+    with pytest.raises(Unavailable, match="the old generation is in force, and a retry writes anew"):
+        mysql.write(generation("b", 2), cut(), visitors(), DEFAULT)
+    end = time.monotonic() + 120
+    while True:
+        try:
+            assert shop_reads(stack, 20) == "[100,2]"
+            break
+        except pymysql.Error:
+            assert time.monotonic() < end
+            time.sleep(1)
+    assert publish(store(), "b", 2, item=200)
+    assert shop_reads(stack, 20) == "[200,2]"
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("mysql://nightjar:geheim@h/d", "holds a password"),
+        ("mysql://h/d", "expected mysql://user@host:3306/database"),
+        ("mysql://u@h", "expected mysql://user@host:3306/database"),
+    ],
+)
+def test_an_address_that_is_none_is_told_without_the_password(
+    url: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NIGHTJAR_RECOMMENDATIONS", url)
+    with pytest.raises(BadConfig, match=words) as told:
+        store()
+    assert "geheim" not in str(told.value)
+
+
+def test_a_wrong_password_is_told(mysql: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "wrong").write_text("wrong")
+    monkeypatch.setenv("NIGHTJAR_RECOMMENDATIONS_PASSWORD_FILE", str(tmp_path / "wrong"))
+    with pytest.raises(BadConfig, match=r"Access denied .*is it the right password file"):
+        mysql.in_force()
