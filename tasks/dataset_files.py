@@ -5,7 +5,7 @@
     category_tree.parquet        category, parent (−1: root), path from the root
     cuts/<cut>/histories/        user; item, event and time of the newest interactions, oldest first
     cuts/<cut>/users/            what the interactions before the cut say of each user
-    cuts/<cut>/items.parquet     what they and the properties say of each item
+    cuts/<cut>/items.parquet     what they and the properties say of each item, with the path of its category
 
 Nothing in a cut's folder, and nothing of an encoder's first rows, depends on what came at or after the cut.
 """
@@ -61,12 +61,13 @@ def read_user_ids(folder: Path) -> Longs:
     return ids
 
 
-def write_tree(folder: Path, tree: CategoryTree) -> None:
-    """Writes the categories with their parents and their paths."""
+def write_tree(folder: Path, tree: CategoryTree) -> pl.DataFrame:
+    """Writes the categories with their parents and their paths; returns what it wrote."""
     offsets, path = tree.paths()
     paths = pa.ListArray.from_arrays(offsets.astype(np.int32), path)
     table = pl.DataFrame({"category": tree.category, "parent": tree.parent, "path": pl.Series(paths)})
     storage.write_table(folder / "category_tree.parquet", table)
+    return table
 
 
 def write_cut(folder: Path, rows: Interactions, properties: pl.DataFrame, cut: int, cap: int) -> None:

@@ -15,7 +15,7 @@ from tasks.contracts import Dataset, PrepareDataConfig, RunContext
 from tasks.failures import BadConfig, BadData
 from tasks.intake import Database, Reading
 from tasks.recsys import splits, volume
-from tasks.recsys.interactions import DAY, Longs
+from tasks.recsys.interactions import DAY, Interactions, Longs
 from tasks.recsys.splits import Cuts
 from tasks.tracking import TaskRun
 
@@ -46,13 +46,7 @@ def prepare_data(config: PrepareDataConfig, run: TaskRun) -> Dataset:
         dataset_files.write_encoders(out, users, items)
         properties = intake.read_properties(db, source, as_of)
         properties.refuse(config.max_rejected_share)
-        tree = categories.read_tree(db, source, config.max_orphan_share)
-        dataset_files.write_tree(out, tree)
-        for cut, values in property_values.as_of_cuts(db, items, cuts.every, config.frequent_properties):
-            known = rows.before(cut)
-            dataset_files.write_cut(out, known, values, cut, config.history_cap)
-            log.info("cut %s: %d users, %d items, %d with properties", _iso(cut), known.users, known.items, len(values))
-        categories.check_items(source, tree, values, config.max_orphan_share)
+        _write_cuts(db, out, source, rows, items, cuts, config)
     _report(run, [events, properties])
     counts = {"events": len(rows), "users": len(users), "items": len(items)}
     counts |= {"duplicates": events.rows("duplicates")}
@@ -72,6 +66,26 @@ def prepare_data(config: PrepareDataConfig, run: TaskRun) -> Dataset:
         suspect=suspect,
         shards=-(-len(users) // config.users_per_shard),
     )
+
+
+def _write_cuts(
+    db: Database,
+    out: Path,
+    source: Clickstream,
+    rows: Interactions,
+    items: Longs,
+    cuts: Cuts,
+    config: PrepareDataConfig,
+) -> None:
+    """Writes the tree and, for each cut, what was known as of it."""
+    tree = categories.read_tree(db, source, config.max_orphan_share)
+    paths = dataset_files.write_tree(out, tree).select("category", "path")
+    for cut, values in property_values.as_of_cuts(db, items, cuts.every, config.frequent_properties):
+        known = rows.before(cut)
+        found = values.join(paths, on="category", how="left", maintain_order="left")
+        dataset_files.write_cut(out, known, found, cut, config.history_cap)
+        log.info("cut %s: %d users, %d items, %d with properties", _iso(cut), known.users, known.items, len(values))
+    categories.check_items(source, tree, values, config.max_orphan_share)
 
 
 def _as_of(db: Database, config: PrepareDataConfig, context: RunContext) -> int:

@@ -16,7 +16,7 @@ BOOSTER = "ranker.txt"
 def read_items(data: Path, cut: int) -> ItemTable:
     """The items as of a cut, with their properties."""
     table = dataset_files.read_items(data, cut).with_columns(pl.col("price").fill_null(float("nan")))
-    return item_table({name: table[name].to_numpy() for name in table.columns if table[name].dtype != pl.String})
+    return item_table({name: table[name].to_numpy() for name in table.columns if table[name].dtype.is_numeric()})
 
 
 def write_booster(folder: Path, booster: Any) -> None:

@@ -126,6 +126,8 @@ def test_a_few_orphans_are_allowed(home: Home, make_input: MakeInput) -> None:
     dataset = prepare(home, data, max_orphan_share=0.5)
     items = dataset_files.read_items(home.stored(dataset), dataset.as_of)
     assert sorted(set(items["category"])) == [10, 11]
+    paths = {row["category"]: row["path"] for row in items.select("category", "path").to_dicts()}
+    assert paths == {10: [1, 10], 11: None}, "from the root down; 11 is not in the tree"
 
 
 @pytest.mark.parametrize(
