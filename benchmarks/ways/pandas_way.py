@@ -4,6 +4,8 @@ Writes what Nightjar writes of one cut: splits, encoders, histories, user and it
 the ten most frequent properties and of the three whose meaning is known.
 """
 
+from __future__ import annotations
+
 import sys
 from pathlib import Path
 
