@@ -36,7 +36,7 @@ fi
 
 HOST=$NIGHTJAR_MYSQL_HOST PORT=${NIGHTJAR_MYSQL_PORT:-3306}
 SECRETS=${NIGHTJAR_SECRETS:-/run/secrets}
-[ ! -d /work/secrets ] || SECRETS=/work/secrets # as a task of the night
+[ ! -d /scratch/secrets ] || SECRETS=/scratch/secrets # as a task of the night
 BACKUP=${NIGHTJAR_BACKUP:-backup}
 DATABASES=${NIGHTJAR_BACKUP_DATABASES:-mlflow nightjar}
 DAILY=${NIGHTJAR_BACKUP_DAILY:-7} WEEKLY=${NIGHTJAR_BACKUP_WEEKLY:-4}

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-WORK = "/work"
+WORK = "/scratch"
 """The one place that a task may write to: a volume of its own, gone with the container."""
 TMP = f"{WORK}/tmp"
 SECRETS = f"{WORK}/secrets"
