@@ -18,10 +18,10 @@ from tasks.recsys.statistics import NAMES, SMOOTHING
 FEATURES: Mapping[str, str] = {
     "place": "place in the blend, from 1",
     "own_history_rank": "rank by the user's own history, from 1; missing where it is not in it",
-    "covisitation_rank": "rank by decayed co-visitation, from 1; missing where it was not named",
+    "covisitation_rank": "rank by decayed co-visitation in one step and in two, from 1; missing where it was not named",
     "two_tower_rank": "rank by the two-tower, from 1; missing where it was not named",
     "popular_rank": "rank by recent popularity, from 1; missing where it was not named",
-    "covisitation_score": "score of decayed co-visitation; missing where it was not named",
+    "covisitation_score": "score of decayed co-visitation in one step and in two; missing where it was not named",
     "two_tower_score": "score of the two-tower; missing where it was not named",
     "own_count": "interactions of the history with the item",
     "own_strongest": "strongest event of the history with the item: 0 none, 1 view, 2 cart, 3 transaction",

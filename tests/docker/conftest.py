@@ -1,4 +1,4 @@
-"""The docker tier: collected only with NIGHTJAR_DOCKER=1, as .ci/run does.  Real engine, images built from the repo."""
+"""The docker tier: collected only with NIGHTJAR_DOCKER=1.  Real engine, images built from the repo."""
 
 import os
 import subprocess
