@@ -33,7 +33,7 @@ LISTED = 100_000
 """Rejected rows of a file that are named one by one, at most."""
 STRAY = 0.001
 """Share of the events that a wrong clock may have made: more are no accident."""
-MEMORY = "512MB"
+MEMORY = "480MB"
 """What DuckDB may hold; it goes on in the task's folder."""
 
 Database = duckdb.DuckDBPyConnection
@@ -125,10 +125,10 @@ def read_properties(db: Database, source: Clickstream, as_of: int) -> Reading:
             "no item_properties*.csv in %s: features of category, price and availability are left out", source.folder
         )
     fields = f"{whole('timestamp')} AS ts, {whole('itemid')} AS itemid, property, value"
-    ok = f"ts >= {EARLIEST} AND ts < {LATEST} AND itemid >= 0"
-    bad = (
-        f"property = '{AVAILABLE}' AND (value IN ('0', '1')) IS NOT TRUE OR property = '{CATEGORY}' AND "
-        f"({whole('value')} BETWEEN 0 AND {(1 << 31) - 1}) IS NOT TRUE"
+    ok = (
+        f"ts >= {EARLIEST} AND ts < {LATEST} AND itemid >= 0 AND CASE property "
+        f"WHEN '{AVAILABLE}' THEN value IN ('0', '1') "
+        f"WHEN '{CATEGORY}' THEN {whole('value')} BETWEEN 0 AND {(1 << 31) - 1} ELSE true END"
     )
     reading = Reading("property", PROPERTY_COLUMNS, source.properties)
     for number, path in enumerate(source.properties):
@@ -136,7 +136,6 @@ def read_properties(db: Database, source: Clickstream, as_of: int) -> Reading:
         scan = clickstream.scan(path, PROPERTY_COLUMNS)
         read = f"SELECT {number}, *, ({ok}) IS TRUE FROM (SELECT {fields} FROM ({scan}))"
         clickstream.run(db, path, f"INSERT INTO properties {read}")
-        db.execute(f"UPDATE properties SET ok = false WHERE file = {number} AND ok AND ({bad})")
         _count_file(db, reading, path, number)
         later, kept = _row(
             db,
