@@ -2,8 +2,8 @@
 ### Retrains the recommender and publishes what it recommends
 
 ```
-prepare_data ─► train_two_tower ─┬─► evaluate_recall ──────────────────────────────┬─► publish_recommendations ─► done
-                                 └─► generate_candidates (a shard each) ─► train_lambdarank ─┘
+prepare_data ─► train_two_tower ─┬─► evaluate_recall ──────────────────────┬─► publish_recommendations ─► announce
+                                 └─► generate_candidates, sharded ─► train_lambdarank ─┘
 backup_mysql: always runs at the end; its failure fails the night
 ```
 
@@ -12,25 +12,45 @@ simple baselines on events that it has not seen, generates candidates, trains th
 top of the list. Publication is gated: a night that is not better than the baselines leaves yesterday's list in force
 and says why. A backfill of past days never takes the shop back in time.
 
-**Parameters.** The trigger form has them all, a section for each task. Most nights need none. `data` is the folder of
-the events; `as_of` reruns a day: only events strictly before that instant count. Left empty, a scheduled or backfilled
-night takes its own date, and a night that a person starts takes everything there is.
+**Parameters.** The trigger form has them all. Most nights need none. The section *This night*:
+
+- `as_of`: only events strictly before this UTC instant count. Empty: a scheduled or backfilled night takes its date, a
+  night that a person starts takes everything there is. It is the only date that counts then; the form's *logical date*
+  is not read.
+- `data`: the folder, or the URL of one, with the events.
+- `profile`: `full` is what the shop gets; `small` tries the whole way in a fraction of the time. It replaces what you
+  leave at its default.
+
+One section a task follows. A wrong setting is refused by the form, or by `prepare_data` within seconds, with its name.
+
+**Backfill** is the form's second choice, for past days; each day is a run whose `as_of` is its midnight. It publishes
+nothing unless asked. Runs wait for one another in the pool `nightjar`, which has one slot.
 
 **When it is red.** Open the red task's log: its last line says what went wrong, the value, what was expected and what
-to do. A task that failed for a passing reason has been tried three times already. Bad data and bad settings are not
-tried again: correct them and clear the task, or trigger anew. Nothing is published by a night that is red before
-`publish_recommendations`; yesterday's list stays in force. If only `backup_mysql` is red, the list is published and
-the database has no new dump: clear that task once its reason is gone.
+to do; the task's own documentation says the rest. A task that failed for a passing reason has been tried three times
+already. Bad data and bad settings are not tried again: correct them and clear the task, or trigger anew. Nothing is
+published by a night that is red before `publish_recommendations`; yesterday's list stays in force. If only
+`backup_mysql` is red, the list is published and the database has no new dump: clear that task once its reason is gone.
+If `announce` is skipped, the night is held or a backfill: its log has the reason, and yesterday's list is in force.
+
+**Links.** Each task's page links its MLflow run and its artifact. A list that goes live is an event of the asset
+`nightjar_publication`, with run, verdict, generation and `as_of`.
 """
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, CronTriggerTimetable, task
 
+from nightjar.announcement import announce
+from nightjar.notifier import tell_failed
 from nightjar.operators import run_task
 from nightjar.params import trigger_form
+
+SHARD = (
+    "shard {{ task.settings['shard'] + 1 }} of {{ task.inputs['dataset']['shards'] }}"
+    "{% if task.artifact %}: {{ '{:,}'.format(task.artifact['users']) }} users{% endif %}"
+)
 
 
 @task
@@ -48,6 +68,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     params=trigger_form(),
+    on_failure_callback=tell_failed,
     tags=["recommender"],
     default_args={
         "owner": "nightjar",
@@ -56,13 +77,14 @@ with DAG(
         "retry_delay": timedelta(seconds=5),
         "retry_exponential_backoff": 3.0,
         "max_retry_delay": timedelta(minutes=5),
-        "execution_timeout": timedelta(hours=6),  # a task that hangs must not hold the slot for ever
     },
 ) as dag:
     dataset = run_task("prepare_data")
     retriever = run_task("train_two_tower", dataset=dataset)
     report = run_task("evaluate_recall", dataset=dataset, retriever=retriever)
-    candidates = run_task("generate_candidates", each=shards(dataset.output), dataset=dataset, retriever=retriever)
+    candidates = run_task(
+        "generate_candidates", each=shards(dataset.output), called=SHARD, dataset=dataset, retriever=retriever
+    )
     ranker = run_task("train_lambdarank", dataset=dataset, candidates=candidates)
     publication = run_task(
         "publish_recommendations",
@@ -73,6 +95,5 @@ with DAG(
         ranker=ranker,
     )
     # A plain leaf beside the teardown: without it a backup that succeeds would turn a failed night green.
-    done = EmptyOperator(task_id="done")
-    backup = run_task("backup_mysql").operator.as_teardown(on_failure_fail_dagrun=True)
-    publication.operator >> [done, backup]
+    announce(publication.output)
+    publication.operator >> run_task("backup_mysql").operator.as_teardown(on_failure_fail_dagrun=True)

@@ -20,7 +20,7 @@ from typing import NoReturn
 
 from pydantic import ValidationError
 
-from tasks.contracts import TASKS, Artifact, Request, Task, inputs_model
+from tasks.contracts import TASKS, Artifact, Request, Task, first_problem, inputs_model
 from tasks.failures import TERMINATED, BadConfig, BadUsage, CannotWrite, TaskFailure, Unavailable
 
 # A waiting thread that spins starves whatever else runs on the machine; read when the libraries are loaded.
@@ -72,7 +72,7 @@ def run_task(task: Task, request: Request, answer: Path) -> None:
         inputs = dict(inputs_model(task.name).model_validate(request.inputs))
         config = task.config.model_validate(request.config)
     except ValidationError as error:
-        raise BadConfig(f"{task.name}: {_first_problem(error)}") from None
+        raise BadConfig(f"{task.name}: {first_problem(error)}") from None
     from tasks import tracking  # slow to import: a bad setting is told at once
 
     verb = getattr(import_module(f"tasks.{task.name}"), task.name)
@@ -101,17 +101,7 @@ def _arguments(argv: list[str]) -> tuple[Task, Request, Path]:
     except OSError as error:
         raise BadUsage(f"cannot read the request {request}: {error.strerror}") from None
     except ValidationError as error:
-        raise BadUsage(f"request {request}: {_first_problem(error)}") from None
-
-
-def _first_problem(error: ValidationError) -> str:
-    problem = error.errors(include_url=False)[0]
-    field = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "missing":
-        return f"{field} is missing; add this field and start the run again"
-    if problem["type"] == "json_invalid":
-        return f"it is no JSON document ({problem['msg']}); write it again"
-    return f"{field} = {problem['input']!r}: {problem['msg']}; correct this field and start the run again"
+        raise BadUsage(f"request {request}: {first_problem(error)}") from None
 
 
 def _classify(error: Exception) -> TaskFailure:

@@ -8,9 +8,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, create_model
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 
 
 class Closed(BaseModel):
@@ -192,6 +201,22 @@ class PrepareDataConfig(Config):
         500_000, ge=1_000, le=5_000_000, description="users whose candidates one shard generates"
     )
 
+    @model_validator(mode="after")
+    def _cuts_agree(self) -> Self:
+        """Two cuts, chosen in one way."""
+        names = ("first_cut", "second_cut"), ("validation_days", "test_days")
+        given = [[name for name in pair if getattr(self, name) is not None] for pair in names]
+        if sorted(map(len, given)) not in ([0, 0], [0, 2]):
+            raise ValueError(
+                f"{' and '.join(given[0] + given[1])} given: expected first_cut and second_cut, or validation_days and "
+                "test_days, or none of them"
+            )
+        for low, high in (("first_quantile", "second_quantile"), ("first_cut", "second_cut")):
+            first, second = getattr(self, low), getattr(self, high)
+            if first is not None and first >= second:
+                raise ValueError(f"{low} = {first} and {high} = {second}: expected the first before the second")
+        return self
+
 
 class TrainTwoTowerConfig(Config):
     heads: int = Field(
@@ -250,6 +275,19 @@ class BackupMysqlConfig(Config):
     pass
 
 
+PROFILES: Mapping[str, Mapping[str, Any]] = {
+    "full": {},
+    "small": {
+        "heads": 1,
+        "max_epochs": 1,
+        "candidates": 100,
+        "max_trees": 50,
+        "resamples": 200,
+    },
+}
+"""What a profile puts in the place of a default; a setting that somebody changed stays.  small tries the whole way."""
+
+
 # --- the table of tasks -------------------------------------------------------------------------------------------
 
 
@@ -258,9 +296,13 @@ class Task:
     """One row: a task's name is its task id, module, function, container argument and MLflow run name."""
 
     name: str
+    about: str
+    """What it does, in a sentence: its verb's docstring."""
     inputs: Mapping[str, Any]
     config: type[Config]
     output: type[Artifact]
+    hours: float
+    """Longest that a try may take: a task that hangs must not hold the night's slot for ever."""
     image: Literal["cpu", "gpu", "mysql-backup"] = "cpu"
     needs_gpu: bool = False
 
@@ -271,18 +313,68 @@ _RETRIEVER = {"dataset": Dataset, "retriever": Retriever}
 TASKS: Mapping[str, Task] = {
     task.name: task
     for task in (
-        Task("prepare_data", {}, PrepareDataConfig, Dataset),
-        Task("train_two_tower", _DATASET, TrainTwoTowerConfig, Retriever, image="gpu", needs_gpu=True),
-        Task("evaluate_recall", _RETRIEVER, EvaluateRecallConfig, RecallReport),
-        Task("generate_candidates", _RETRIEVER, GenerateCandidatesConfig, Candidates),
-        Task("train_lambdarank", {**_DATASET, "candidates": list[Candidates]}, TrainLambdarankConfig, Ranker),
+        Task(
+            "prepare_data",
+            "Reads the shop's files, checks every row, and writes the Dataset: what was known as of the night's "
+            "instant.",
+            {},
+            PrepareDataConfig,
+            Dataset,
+            hours=2,
+        ),
+        Task(
+            "train_two_tower",
+            "Fits the retriever three times by one recipe: before c1 (which makes every choice), before c2, "
+            "before as_of.",
+            _DATASET,
+            TrainTwoTowerConfig,
+            Retriever,
+            hours=6,
+            image="gpu",
+            needs_gpu=True,
+        ),
+        Task(
+            "evaluate_recall",
+            "Measures the c2 fit on what people did in c2–as_of, beside the simple methods on the same users.",
+            _RETRIEVER,
+            EvaluateRecallConfig,
+            RecallReport,
+            hours=2,
+        ),
+        Task(
+            "generate_candidates",
+            "Generates one shard's candidates: what is served as of the night, and the groups that the ranker "
+            "learns from.",
+            _RETRIEVER,
+            GenerateCandidatesConfig,
+            Candidates,
+            hours=2,
+        ),
+        Task(
+            "train_lambdarank",
+            "Learns the final order from label windows inside c1–c2, and measures it on c2–as_of.",
+            {**_DATASET, "candidates": list[Candidates]},
+            TrainLambdarankConfig,
+            Ranker,
+            hours=2,
+        ),
         Task(
             "publish_recommendations",
+            "Ranks every list, writes the generation, and puts it in force if the gate agrees.",
             {**_RETRIEVER, "report": RecallReport, "candidates": list[Candidates], "ranker": Ranker},
             PublishRecommendationsConfig,
             Publication,
+            hours=2,
         ),
-        Task("backup_mysql", {}, BackupMysqlConfig, Backup, image="mysql-backup"),
+        Task(
+            "backup_mysql",
+            "Backs the MySQL database up; a night that publishes to SQLite has none.",
+            {},
+            BackupMysqlConfig,
+            Backup,
+            hours=2,
+            image="mysql-backup",
+        ),
     )
 }
 
@@ -311,3 +403,17 @@ def inputs_model(name: str) -> type[BaseModel]:
     """The closed model of a task's input artifacts."""
     fields: dict[str, Any] = {key: (kind, ...) for key, kind in TASKS[name].inputs.items()}
     return create_model(f"{name}_inputs", __base__=Closed, **fields)
+
+
+def first_problem(error: ValidationError) -> str:
+    """What is wrong with a document, in a line for a person: the field, its value, what was expected, what to do."""
+    problem = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "missing":
+        return f"{field} is missing; add this field and start the run again"
+    if problem["type"] == "json_invalid":
+        return f"it is no JSON document ({problem['msg']}); write it again"
+    said = problem["msg"].removeprefix("Value error, ")
+    if not field:
+        return f"{said}; correct these fields and start the run again"
+    return f"{field} = {problem['input']!r}: {said}; correct this field and start the run again"

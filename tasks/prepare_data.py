@@ -159,18 +159,12 @@ def _cuts(config: PrepareDataConfig, as_of: int, time: Longs) -> Cuts:
 
 
 def _chosen(config: PrepareDataConfig, as_of: int) -> tuple[int, int] | None:
-    """The two cuts, UTC ms, where a person has chosen them; instants and days come in pairs, and one pair at most."""
-    instants, days = (config.first_cut, config.second_cut), (config.validation_days, config.test_days)
-    given = [name for name in ("first_cut", "second_cut", "validation_days", "test_days") if getattr(config, name)]
-    if len(given) not in (0, 2) or None not in instants + days or (None in instants and None in days and given):
-        raise BadConfig(
-            f"{' and '.join(given)} given: expected first_cut and second_cut, or validation_days and test_days, or none"
-        )
-    if instants[0] and instants[1]:
-        return _ms(instants[0]), _ms(instants[1])
-    if days[0] and days[1]:
-        second = as_of - round(days[1] * DAY)
-        return second - round(days[0] * DAY), second
+    """The two cuts, UTC ms, where a person has chosen them."""
+    if config.first_cut and config.second_cut:
+        return _ms(config.first_cut), _ms(config.second_cut)
+    if config.validation_days and config.test_days:
+        second = as_of - round(config.test_days * DAY)
+        return second - round(config.validation_days * DAY), second
     return None
 
 

@@ -175,20 +175,6 @@ def test_the_cuts_are_instants_or_days_where_a_person_chooses(home: Home, make_i
     assert (by_days.second_cut, by_days.first_cut) == (by_days.as_of - 7 * DAY // 2, by_days.as_of - 21 * DAY // 2)
 
 
-@pytest.mark.parametrize(
-    ("config", "said"),
-    [
-        ({"test_days": 5}, "test_days given: expected"),
-        ({"first_cut": "2015-06-20T00:00:00Z", "test_days": 5}, "first_cut and test_days given: expected"),
-    ],
-)
-def test_cuts_that_are_half_chosen_are_a_setting_to_correct(
-    home: Home, make_input: MakeInput, config: dict[str, Any], said: str
-) -> None:
-    with pytest.raises(BadConfig, match=said):
-        prepare(home, make_input("data", USUAL), **config)
-
-
 def test_cuts_without_events_between_them_are_refused(home: Home, make_input: MakeInput) -> None:
     cuts = {"first_cut": "2015-06-20T02:00:00Z", "second_cut": "2015-06-20T03:00:00Z"}
     assert "cannot be cut in three" in refusal(home, make_input("data", USUAL), **cuts)

@@ -59,7 +59,9 @@ def test_the_reader_of_imports_sees_each_form(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "path"), modules("dags"))
 def test_dags_know_the_plugins_alone(name: str, path: Path) -> None:
-    assert ours(imports(name, path)) <= {"nightjar.operators", "nightjar.params"}
+    assert ours(imports(name, path)) <= {
+        f"nightjar.{name}" for name in ("announcement", "notifier", "operators", "params")
+    }
 
 
 @pytest.mark.parametrize(("name", "path"), modules("plugins"))

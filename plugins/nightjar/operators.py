@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,9 +13,11 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 from pydantic import ValidationError
 
 from nightjar.docker_settings import OUT_OF_MEMORY as REACHED_ITS_LIMIT
+from nightjar.links import LINKS
+from nightjar.params import problem_of, settings_of
 from nightjar.process_runner import Ended, Try
 from nightjar.runners import Runner, runner_of
-from tasks.contracts import TASKS, Request, RunContext, Task, inputs_model
+from tasks.contracts import TASKS, Request, RunContext, Task, first_problem, inputs_model
 
 TEMPORARY = 75
 PERMANENT = range(64, 79)  # sysexits, but for the one above
@@ -35,18 +38,41 @@ class Promise:
         return self.operator.output
 
 
-def run_task(name: str, *, each: XComArg | None = None, **inputs: Promise) -> Promise:
+def run_task(name: str, *, each: XComArg | None = None, called: str | None = None, **inputs: Promise) -> Promise:
     """Adds the task `name` of the contract to the DAG; refuses inputs that the contract does not name.
 
     each: a list of settings, {"shard": 0} and so on, that the DAG decides and not the trigger form; the task is mapped
-    over it.
+    over it.  called: a template of what the UI calls each of them, of `task.settings`, `task.inputs`, `task.artifact`.
     """
     task = _checked(name, inputs)
-    wiring = {key: promise.output for key, promise in inputs.items()}
+    common: dict[str, Any] = {
+        "task_id": name,
+        "inputs": {key: promise.output for key, promise in inputs.items()},
+        "queue": _queue(task),
+        "execution_timeout": timedelta(hours=task.hours),
+        "doc_md": _page(task),
+    }
     if each is None:
-        return Promise(TaskOperator(task_id=name, inputs=wiring, queue=_queue(task)), task.output)
-    mapped = TaskOperator.partial(task_id=name, inputs=wiring, queue=_queue(task)).expand(settings=each)
+        return Promise(TaskOperator(**common), task.output)
+    mapped = TaskOperator.partial(**common, map_index_template=called).expand(settings=each)
     return Promise(mapped, list[task.output])  # type: ignore[name-defined]
+
+
+def _page(task: Task) -> str:
+    """The task's documentation in the UI."""
+    inputs = ", ".join(f"`{key}`, {_named(kind)}" for key, kind in task.inputs.items()) or "no artifact"
+    fields = ", ".join(f"`{name}`" for name in task.config.model_fields) or "none"
+    return f"""{task.about}
+
+- **reads** {inputs}
+- **writes** {task.output.__name__}: {task.output.__doc__}
+- **settings** {fields}
+- **may take** {task.hours:g} h a try; runs in the image `{task.image}`{", on a GPU if there is one" * task.needs_gpu}
+
+**When it is red**, the last line of its log says what went wrong, the value, what was expected and what to do. *No
+retry helps*: correct the data and clear this task, or correct a setting and trigger anew. Otherwise it has been tried
+three times: see to what did not answer, then clear it. Clearing repeats this task and those after it, none before.
+"""
 
 
 def _queue(task: Task) -> str:
@@ -76,12 +102,17 @@ class TaskOperator(BaseOperator):
     """Runs one task of the contract: a local process in the tasks' own environment, or a container."""
 
     template_fields: Sequence[str] = ("inputs", "settings")
+    operator_extra_links = LINKS
     ui_color = "#e8f0fe"
 
     def __init__(self, *, inputs: Mapping[str, Any], settings: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.inputs = inputs
         self.settings = settings
+        self.artifact: dict[str, Any] | None = None
+        """What it has written; the links and the name in the UI read it."""
+        self.night = ""
+        """The MLflow run of the night, where an input tells it."""
         self._runner: Runner | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -101,7 +132,8 @@ class TaskOperator(BaseOperator):
             raise AirflowFailException(f"{task.name}: {error}") from None
         label = task.name if this.map_index < 0 else f"{task.name}[{this.map_index}]"
         ended = self._runner.run(request.model_dump_json(), lambda line: self.log.info("%s | %s", label, line))
-        return _answer_of(ended, label)
+        self.artifact = _answer_of(ended, label)
+        return self.artifact
 
     def on_kill(self) -> None:
         """Airflow's word that the task must end; `execute` then raises, whatever the task has answered."""
@@ -114,16 +146,16 @@ class TaskOperator(BaseOperator):
             key: value[:] if isinstance(value, Sequence) else value  # a slice is one request; iterating is one an item
             for key, value in self.inputs.items()
         }
-        params = context["params"]
-        config = {name: params[name] for name in task.config.model_fields if name in params}
-        config.update(self.settings or {})
+        self.night = next((one["night"] for one in inputs.values() if isinstance(one, Mapping)), "")
+        params = dict(context["params"])
+        if not self.upstream_task_ids and (problem := problem_of(params)):  # the first task: in seconds, for them all
+            raise AirflowFailException(problem)
+        config = settings_of(task, params) | dict(self.settings or {})
         try:
             inputs_model(task.name).model_validate(inputs)
             task.config.model_validate(config)
         except ValidationError as error:
-            problem = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in problem["loc"])
-            raise AirflowFailException(f"{task.name}: {where} = {problem['input']!r}: {problem['msg']}") from None
+            raise AirflowFailException(f"{task.name}: {first_problem(error)}") from None
         return Request(inputs=inputs, config=config, run=run_context(context))
 
 

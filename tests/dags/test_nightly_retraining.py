@@ -1,16 +1,12 @@
 """The DAG as Airflow parses it, in Airflow's own environment."""
 
 import json
-import os
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tasks.contracts import TASKS
-
-REPO = Path(__file__).parents[2]
+from tests.airflow_env import REPO, in_airflow
 
 FACTS = """
 import json, os, warnings
@@ -23,13 +19,17 @@ print(json.dumps({
     "errors": [str(error) for error in bag.import_errors.values()],
     "warnings": [str(one) for one in (*bag.dag_warnings, *bag.captured_warnings.values())],
     "schedule": dag.timetable.expression, "catchup": dag.catchup, "max_active_runs": dag.max_active_runs,
-    "doc": dag.doc_md,
+    "doc": dag.doc_md, "tells": bool(dag.on_failure_callback),
     "params": {name: {"default": dag.params.get_param(name).value, **dag.params.get_param(name).schema,
                       "description": dag.params.get_param(name).description} for name in dag.params},
     "tasks": {
         task.task_id: {
             "upstream": sorted(task.upstream_task_ids), "mapped": task.is_mapped, "pool": task.pool,
             "teardown": task.is_teardown, "fails_the_run": getattr(task, "on_failure_fail_dagrun", False),
+            "doc": task.doc_md,
+            "hours": task.execution_timeout and task.execution_timeout.total_seconds() / 3600,
+            "links": sorted(link.name for link in task.operator_extra_links),
+            "outlets": [asset.name for asset in task.outlets],
             "retries": task.retries, "trigger_rule": str(task.trigger_rule.value), "owner": task.owner,
         } for task in dag.tasks
     },
@@ -73,19 +73,6 @@ print(json.dumps(said))
 """
 
 
-def in_airflow(script: str, home: Path) -> Any:
-    """The JSON that the script prints last, run in Airflow's environment."""
-    ran = subprocess.run(
-        [REPO / "bin" / "env", "python", "-c", script],
-        env={**os.environ, "NIGHTJAR_HOME": str(home), "PYTHONPATH": "", "NIGHTJAR_DATA": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
-    return json.loads(ran.stdout.splitlines()[-1])
-
-
 @pytest.fixture(scope="module")
 def dag(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return in_airflow(FACTS, tmp_path_factory.mktemp("home"))
@@ -93,7 +80,7 @@ def dag(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(scope="module")
 def refusals(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return in_airflow("import sys; sys.path.insert(0, 'plugins')\n" + WRONG_WIRING, tmp_path_factory.mktemp("home"))
+    return in_airflow(WRONG_WIRING, tmp_path_factory.mktemp("home"))
 
 
 def test_the_folder_holds_this_dag_alone_and_parses_without_a_word(dag: Any) -> None:
@@ -114,7 +101,7 @@ def test_every_task_of_the_contract_is_wired_as_its_inputs_say(dag: Any) -> None
         "publish_recommendations": {
             *("prepare_data", "train_two_tower", "evaluate_recall", "generate_candidates", "train_lambdarank")
         },
-        "done": {"publish_recommendations"},
+        "announce": {"publish_recommendations"},
         "backup_mysql": {"publish_recommendations"},
     }
     assert TASKS.keys() <= upstream.keys()
@@ -125,7 +112,8 @@ def test_the_backup_always_runs_and_neither_hides_nor_survives_a_failure(dag: An
     tasks = dag["tasks"]
     assert [name for name, task in tasks.items() if task["teardown"]] == ["backup_mysql"]
     assert tasks["backup_mysql"]["fails_the_run"]
-    assert tasks["done"]["trigger_rule"] == "all_success"
+    assert tasks["announce"]["trigger_rule"] == "all_success"
+    assert dag["tells"], "nobody hears of a red night"
 
 
 def test_nights_come_one_by_one_at_midnight(dag: Any) -> None:
@@ -142,18 +130,41 @@ def test_the_pool_is_made_from_the_file_beside_the_operator() -> None:
 
 def test_the_trigger_form_has_every_setting_with_its_range_and_reason(dag: Any) -> None:
     settings = {name for task in TASKS.values() for name in task.config.model_fields}
-    assert dag["params"].keys() == settings - {"shard"}
-    assert all(field["description"] and field["section"] in TASKS for field in dag["params"].values())
+    assert dag["params"].keys() == settings - {"shard"} | {"profile"}
+    assert all(field["description"] and field["section"] in {*TASKS, "This night"} for field in dag["params"].values())
+    assert [name for name, field in dag["params"].items() if field["section"] == "This night"] == list(dag["params"])[
+        :3
+    ]
+    assert list(dag["params"])[:3] == ["as_of", "data", "profile"]
+    assert (dag["params"]["profile"]["default"], dag["params"]["profile"]["enum"]) == ("full", ["full", "small"])
     as_of = dag["params"]["as_of"]
     assert (as_of["default"], as_of["type"], as_of["format"]) == (None, ["null", "string"], "date-time")
     candidates = dag["params"]["candidates"]
     assert (candidates["type"], candidates["minimum"], candidates["maximum"]) == ("integer", 50, 1000)
+    assert candidates["description"].endswith("(50 to 1,000)")
     assert candidates["default"] == TASKS["generate_candidates"].config.model_fields["candidates"].default
     assert dag["params"]["data"]["default"].endswith("/demo/default")
 
 
-def test_the_page_in_the_ui_says_what_to_do_when_it_is_red(dag: Any) -> None:
+def test_the_pages_in_the_ui_say_what_each_thing_is_and_what_to_do_when_it_is_red(dag: Any) -> None:
     assert "When it is red" in dag["doc"]
+    this_night = [name for name, field in dag["params"].items() if field["section"] == "This night"]
+    assert all(f"- `{name}`:" in dag["doc"] for name in this_night)
+    for name, task in TASKS.items():
+        page = dag["tasks"][name]["doc"]
+        assert page.startswith(task.about) and "When it is red" in page
+        assert all(f"`{field}`" in page for field in (*task.inputs, *task.config.model_fields))
+
+
+def test_every_task_of_the_contract_ends_in_time_and_links_what_it_left(dag: Any) -> None:
+    assert {name: dag["tasks"][name]["hours"] for name in TASKS} == {name: task.hours for name, task in TASKS.items()}
+    assert all(dag["tasks"][name]["links"] == ["Artifact", "MLflow run"] for name in TASKS)
+
+
+def test_a_publication_is_an_asset_that_other_dags_wait_for(dag: Any) -> None:
+    assert {name: task["outlets"] for name, task in dag["tasks"].items() if task["outlets"]} == {
+        "announce": ["nightjar_publication"]
+    }
 
 
 @pytest.mark.parametrize(
