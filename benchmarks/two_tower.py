@@ -27,7 +27,7 @@ sys.path.insert(0, str(REPO))
 from tasks.contracts import TrainTwoTowerConfig  # noqa: E402
 from tasks.recsys import training  # noqa: E402
 from tasks.recsys.interactions import EVENTS, Interactions, sort_interactions  # noqa: E402
-from tasks.recsys.losses import log_q_correction, remove_accidental_hits, sampled_softmax  # noqa: E402
+from tasks.recsys.losses import accidental_hits, log_q_correction, sampled_softmax  # noqa: E402
 from tasks.recsys.sampling import Negatives, NegativeSampler  # noqa: E402
 from tasks.recsys.sequences import windows  # noqa: E402
 from tasks.recsys.splits import dense_ids, quantile_cuts  # noqa: E402
@@ -149,7 +149,9 @@ def plain_loss(
     vectors, target = functional.normalize(rows.item, dim=1), place[:, 1:].flatten()
     scores = (query.to(scored_in) @ vectors[sampled].to(scored_in).T).float()
     scores = scores + rows.bias[sampled].T + log_q_correction(negatives.drawn, negatives.log_expected)
-    scores = remove_accidental_hits(scores, item[:, 1:].flatten(), negatives.item)
+    hits = accidental_hits(item[:, 1:].flatten(), negatives.item)
+    row = torch.nonzero(hits >= 0).squeeze(1)
+    scores = scores.index_put((row, hits[row]), scores.new_tensor(-torch.inf))
     return sampled_softmax((query * vectors[target]).sum(1) + rows.bias[target].squeeze(1), scores)
 
 

@@ -233,6 +233,9 @@ class TrainTwoTowerConfig(Config):
     patience: int = Field(2, ge=1, le=20, description="epochs without a better validation recall before it stops")
     batch_size: int = Field(1_024, ge=16, le=65_536, description="targets (next items) in a batch, on average")
     negatives: int = Field(1_024, ge=64, le=65_536, description="shared negatives a batch")
+    loss: Literal["softmax", "bpr"] = Field(
+        "softmax", description="sampled softmax, or Bayesian personalized ranking: better and worse on every validation"
+    )
     learning_rate: float = Field(
         0.02, gt=0, le=1, description="peak of the one-cycle schedule, of the item vectors; half of it for the rest"
     )

@@ -5,28 +5,32 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from tasks import dataset_files, fits, registry
+from tasks import dataset_files, fits, registry, side_by_side
 from tasks.contracts import Dataset, Retriever, TrainTwoTowerConfig
 from tasks.failures import BadModel
 from tasks.recsys import cooccurrence, evaluation, index, retrieval, steps, training
 from tasks.recsys.candidates import SOURCES, WEIGHTS
 from tasks.recsys.interactions import Interactions
 from tasks.recsys.sequences import Windows, last_out, windows
+from tasks.recsys.training import Fit
 from tasks.recsys.two_tower import TwoTower
 from tasks.tracking import RETRIEVER_MODEL, TaskRun
 
 log = logging.getLogger(__name__)
 
-VALIDATION_USERS = 20_000
+VALIDATION_USERS = 5_000
 """Users that an epoch is judged on, at most."""
 FITS = ("c1", "c2", "as_of")
 CHECKPOINTS = "NIGHTJAR_CHECKPOINTS"
 """Environment variable that names a folder which outlives a try; without it a fit that was killed begins anew."""
+WORTH_PROCESSES = 300_000
+"""Interactions from which on the fits run side by side."""
 ASKED_OF_INDEX = 2_000
 """Histories that an approximate index is measured on."""
 DEEPEST = max(evaluation.DEPTHS)
@@ -34,55 +38,81 @@ CHOSEN_AT = 50
 """Length of the lists that an epoch is judged by."""
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What a process needs to know to make one of the fits."""
+
+    name: str
+    cut: int
+    """UTC ms; the fit sees what came before it"""
+    data: Path
+    dataset: Dataset
+    config: TrainTwoTowerConfig
+    recipe: steps.Recipe
+    out: Path
+    checkpoint: Path | None
+
+
 def train_two_tower(dataset: Dataset, config: TrainTwoTowerConfig, run: TaskRun) -> Retriever:
     """Writes the three fits, for every cut the item-item neighbours as of it, and the weights of the blend."""
-    torch.set_num_threads(os.cpu_count() or 1)
-    folder = run.fetch(dataset)
-    interactions = dataset_files.read_interactions(folder)
-    item_ids = dataset_files.read_item_ids(folder)
+    data = run.fetch(dataset)
+    interactions = dataset_files.read_interactions(data)
     recipe = steps.Recipe(**config.model_dump(include={field.name for field in dataclasses.fields(steps.Recipe)}))
     first = windows(interactions.before(dataset.first_cut), config.window)
     recipe = dataclasses.replace(recipe, max_epochs=steps.enough_epochs(first, recipe))
     out = run.work / "retriever"
-    epochs = recipe.max_epochs
-    for name, cut in zip(FITS, (dataset.first_cut, dataset.second_cut, dataset.as_of), strict=True):
-        known = interactions.before(cut)
-        validate = _validation(interactions, dataset, config.window) if name == "c1" else None
-        model, epochs = _fit(known, name, config, recipe, epochs, validate, run)
-        fits.write_tower(out / str(cut), model, item_ids[: known.items], known.users, cut, config.index)
-    _write_neighbours(out / "neighbours", interactions, dataset)
+    plans = [
+        Plan(name, cut, data, dataset, config, recipe, out / str(cut), _checkpoint(run, name))
+        for name, cut in zip(FITS, (dataset.first_cut, dataset.second_cut, dataset.as_of), strict=True)
+    ]
+    with side_by_side.processes(apart=len(interactions) >= WORTH_PROCESSES) as start:
+        first_fit = start(_fit, plans[0], recipe.max_epochs)
+        _write_neighbours(out / "neighbours", interactions, dataset)
+        chosen: Fit = first_fit()
+        others = [start(_fit, plan, chosen.epochs) for plan in plans[1:]]
+        fitted = [chosen, *(wait() for wait in others)]
+    for plan, fit in zip(plans, fitted, strict=True):
+        _tell(run, plan.name, fit)
+    torch.set_num_threads(os.cpu_count() or 1)
     _write_weights(out, interactions, dataset)
     serving = out / str(dataset.as_of)
-    _measure_index(serving, folder, dataset, config, run)
+    _measure_index(serving, data, dataset, config, run)
     registry.describe_retriever(serving, fits.identity(serving))
     written = run.store(out, dataset.as_of)
     version = run.register(RETRIEVER_MODEL, written, serving.name)
     _forget(run)
-    return Retriever(**written, dataset_digest=dataset.digest, run_id=run.run_id, model_version=version, epochs=epochs)
+    return Retriever(
+        **written,
+        dataset_digest=dataset.digest,
+        run_id=run.run_id,
+        model_version=version,
+        epochs=chosen.epochs,
+    )
 
 
-def _fit(
-    known: Interactions,
-    name: str,
-    config: TrainTwoTowerConfig,
-    recipe: steps.Recipe,
-    epochs: int,
-    validate: Callable[[TwoTower], float] | None,
-    run: TaskRun,
-) -> tuple[TwoTower, int]:
-    """A fit on what is known, and the epochs up to the weights that were kept."""
+def _fit(plan: Plan, epochs: int) -> Fit:
+    """Makes a fit and writes it.  On one thread: so it is the same bytes however many cores there are."""
+    torch.set_num_threads(1)
+    interactions, config = dataset_files.read_interactions(plan.data), plan.config
+    known = interactions.before(plan.cut)
+    validate = _validation(interactions, plan.dataset, config.window) if plan.name == FITS[0] else None
     torch.manual_seed(config.seed)
     model = TwoTower(known.items, config.dim, config.window, config.heads, config.codes)
-    log.info("fit %s: %d interactions of %d users and %d items", name, len(known), known.users, known.items)
+    log.info("fit %s: %d interactions of %d users and %d items", plan.name, len(known), known.users, known.items)
     try:
-        fit = training.fit(model, windows(known, config.window), recipe, epochs, validate, _checkpoint(run, name))
+        fit = training.fit(model, windows(known, config.window), plan.recipe, epochs, validate, plan.checkpoint)
     except steps.Diverged as error:
-        raise BadModel(f"fit {name}: {error}") from None
-    for epoch, loss in enumerate(fit.losses, 1):
-        run.metrics({f"{name}.loss": loss}, step=epoch)
-    for epoch, recall in enumerate(fit.recalls, 1):
-        run.metrics({f"{name}.validation_recall_at_50": recall}, step=epoch)
-    return model, fit.epochs
+        raise BadModel(f"fit {plan.name}: {error}") from None
+    item_ids = dataset_files.read_item_ids(plan.data)[: known.items]
+    fits.write_tower(plan.out, model, item_ids, known.users, plan.cut, config.index)
+    return fit
+
+
+def _tell(run: TaskRun, name: str, fit: Fit) -> None:
+    """Logs the learning curves."""
+    for curve, values in {"loss": fit.losses, "validation_recall_at_50": fit.recalls}.items():
+        for epoch, value in enumerate(values, 1):
+            run.metrics({f"{name}.{curve}": value}, step=epoch)
 
 
 def _measure_index(serving: Path, data: Path, dataset: Dataset, config: TrainTwoTowerConfig, run: TaskRun) -> None:

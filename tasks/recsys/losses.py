@@ -20,20 +20,19 @@ def sampled_softmax(positive: Tensor, negatives: Tensor) -> Tensor:
     return (torch.logsumexp(everything, dim=1) - positive).mean()
 
 
-def bpr(positive: Tensor, negatives: Tensor, weights: Tensor) -> Tensor:
-    """Mean loss over all pairs of a row's positive and a negative.
+def bpr(positive: Tensor, negatives: Tensor, correction: Tensor) -> Tensor:
+    """Mean over rows of the loss of the pairs of a row's positive and a negative.
 
     positive: [batch], score s₊ of each row's positive.
     negatives: [batch, sampled], score sⱼ of each sampled candidate; −∞ where it is none of the row's negatives.
-    weights: [sampled], wⱼ of each candidate.
+    correction: [sampled], log weight cⱼ of each candidate: the mean is over all items, however they were sampled.
 
-    loss = Σⱼ wⱼ · −log σ(s₊ − sⱼ) / Σⱼ wⱼ
+    loss = Σⱼ exp(cⱼ) · −log σ(s₊ − sⱼ) / Σⱼ exp(cⱼ)
 
     (Rendle et al., BPR: Bayesian personalized ranking from implicit feedback, UAI 2009.)
     """
     pairs = torch.nn.functional.softplus(negatives - positive.unsqueeze(1))
-    pair_weights = weights * torch.isfinite(negatives)
-    return (pairs * pair_weights).sum() / pair_weights.sum().clamp(min=1e-9)
+    return (pairs @ torch.softmax(correction, dim=0)).mean()
 
 
 def log_q_correction(drawn: Tensor, log_expected: Tensor) -> Tensor:
@@ -44,13 +43,11 @@ def log_q_correction(drawn: Tensor, log_expected: Tensor) -> Tensor:
     return drawn.log() - log_expected
 
 
-def remove_accidental_hits(scores: Tensor, positives: Tensor, candidates: Tensor) -> Tensor:
-    """Scores [batch, sampled] with −∞ where a candidate is the row's own positive.
+def accidental_hits(positives: Tensor, candidates: Tensor) -> Tensor:
+    """[batch]: the place of each row's own positive among the candidates, −1 where it is not there.
 
-    positives: [batch] ids; candidates: [sampled] ids, ascending and distinct.  Changes `scores` in place, unseen by
-    autograd, which need not know: the softmax of −∞ is 0, and so is its gradient.
+    positives: [batch] ids; candidates: [sampled] ids, ascending and distinct.  What is sampled as a negative must not
+    be the positive itself.
     """
     place = torch.searchsorted(candidates, positives).clamp(max=len(candidates) - 1)
-    row = torch.nonzero(candidates[place] == positives).squeeze(1)
-    with torch.no_grad():
-        return scores.index_put_((row, place[row]), scores.new_tensor(-torch.inf))
+    return torch.where(candidates[place] == positives, place, -1)

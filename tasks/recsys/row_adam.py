@@ -2,18 +2,27 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 
-def row_gradient(rows: Tensor, gradient: Tensor, table: Tensor) -> Tensor:
-    """The gradient of a table that is zero but for some rows, as `RowAdam` reads it.
+@dataclass(frozen=True)
+class Held:
+    """Rows of a table that were read for a step."""
 
-    rows: [rows] ids, ascending and distinct.  gradient: [rows, dim] of those rows.  table: [items, dim].
-    """
-    return torch.sparse_coo_tensor(rows.unsqueeze(0), gradient, table.shape, is_coalesced=True, check_invariants=False)
+    table: Tensor
+    """[items, dim]"""
+    rows: Tensor
+    """[rows] ids, distinct"""
+    values: Tensor
+    """[rows, dim], a leaf: what gradients are taken of"""
+    mean: Tensor
+    """[rows, dim], first moment"""
+    square: Tensor
+    """[rows, dim], second moment"""
 
 
 class RowAdam(torch.optim.Optimizer):
@@ -28,61 +37,78 @@ class RowAdam(torch.optim.Optimizer):
 
         w ← w − (ρ + ρ² + … + ρⁿ) · lr · m / (1 − β₁ᵗ) / ( √(v / (1 − β₂ᵗ)) + ε )        m ← β₁ⁿ m        v ← β₂ⁿ v
 
-    `catch_up` makes them at once; a step then costs with the batch, not with the catalogue.
+    `read` makes them at once, `step` moves what was read; a step then costs with the batch, not with the catalogue.
     (torch.optim.SparseAdam lets rows and moments rest instead: a stale momentum goes on moving a row many batches
     later, and held-out recall is lower.)
     """
 
     def __init__(self, tables: list[Tensor], lr: float, betas: tuple[float, float], eps: float) -> None:
         super().__init__(tables, {"lr": lr, "betas": betas, "eps": eps, "steps": 0, "last_lr": lr})
+        self.held: list[Held] = []
         for table in tables:
             # Steps as floats: load_state_dict gives every state the type of its parameter.
             done = torch.zeros(len(table), 1, device=table.device)
             self.state[table] = {"mean": torch.zeros_like(table), "square": torch.zeros_like(table), "done": done}
 
-    @torch.no_grad()
-    def catch_up(self, rows: Tensor | None = None) -> None:
-        """Makes the missed steps of these rows [rows] of every table, which are distinct; None: of all rows."""
-        for group in self.param_groups:
-            for table in group["params"]:
-                _catch_up(table, self.state[table], group, slice(None) if rows is None else rows)
+    def read(self, rows: Tensor) -> list[Tensor]:
+        """These rows [rows] of every table, distinct, as leaves [rows, dim]; `step` reads their gradients."""
+        (group,) = self.param_groups
+        self.held = [_caught_up(table, self.state[table], group, rows) for table in group["params"]]
+        return [held.values for held in self.held]
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """One step of the rows that the gradients are about, which have been caught up."""
-        for group in self.param_groups:
-            group["steps"] += 1
-            group["last_lr"] = group["lr"]
-            for table in group["params"]:
-                if table.grad is not None:
-                    _step(table, self.state[table], group)
+        """One step of the rows that were read last."""
+        (group,) = self.param_groups
+        group["steps"] += 1
+        group["last_lr"] = group["lr"]
+        for held in self.held:
+            _move(held, group)
+            _write(held, self.state[held.table], group)
+        self.held = []
+
+    @torch.no_grad()
+    def catch_up(self) -> None:
+        """Makes the missed steps of all rows."""
+        (group,) = self.param_groups
+        for table in group["params"]:
+            everything = torch.arange(len(table), device=table.device)
+            _write(_caught_up(table, self.state[table], group, everything), self.state[table], group)
 
 
-def _catch_up(table: Tensor, state: dict[str, Tensor], group: dict[str, Any], rows: Tensor | slice) -> None:
-    """The missed steps of some rows of one table."""
+@torch.no_grad()
+def _caught_up(table: Tensor, state: dict[str, Tensor], group: dict[str, Any], rows: Tensor) -> Held:
+    """Some rows of one table, their missed steps made."""
     first, second = group["betas"]
-    missed = group["steps"] - state["done"][rows]
+    values, mean, square, done = (
+        one.index_select(0, rows) for one in (table, state["mean"], state["square"], state["done"])
+    )
+    missed = group["steps"] - done
     ratio = first / math.sqrt(second)
-    series = ratio * (1 - ratio**missed) / (1 - ratio)
-    mean, square = state["mean"][rows], state["square"][rows]
-    table[rows] -= series * _direction(mean, square, group)
-    state["mean"][rows] = mean * first**missed
-    state["square"][rows] = square * second**missed
-    state["done"][rows] = group["steps"]
+    values.sub_(_direction(mean, square, group).mul_(ratio * (1 - ratio**missed) / (1 - ratio)))
+    return Held(table, rows, values.requires_grad_(), mean.mul_(first**missed), square.mul_(second**missed))
 
 
-def _step(table: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
-    """One step of one table."""
-    assert table.grad is not None
+def _move(held: Held, group: dict[str, Any]) -> None:
+    """One step of some rows of one table."""
+    gradient = held.values.grad
+    assert gradient is not None
     first, second = group["betas"]
-    rows, gradient = table.grad._indices()[0], table.grad._values()
-    mean = state["mean"][rows].lerp_(gradient, 1 - first)
-    square = state["square"][rows].mul_(second).addcmul_(gradient, gradient, value=1 - second)
-    state["mean"][rows], state["square"][rows], state["done"][rows] = mean, square, group["steps"]
-    table[rows] -= _direction(mean, square, group)
+    held.mean.lerp_(gradient, 1 - first)
+    held.square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
+    held.values.sub_(_direction(held.mean, held.square, group))
+
+
+def _write(held: Held, state: dict[str, Tensor], group: dict[str, Any]) -> None:
+    """Puts the rows back, with how far they are."""
+    held.table.index_copy_(0, held.rows, held.values)
+    state["mean"].index_copy_(0, held.rows, held.mean)
+    state["square"].index_copy_(0, held.rows, held.square)
+    state["done"].index_fill_(0, held.rows, group["steps"])
 
 
 def _direction(mean: Tensor, square: Tensor, group: dict[str, Any]) -> Tensor:
     """[rows, dim], what Adam takes off in its last step, from its moments [rows, dim]."""
     first, second = (1 - beta ** max(group["steps"], 1) for beta in group["betas"])
-    return mean.div((square / second).sqrt_().add_(group["eps"])).mul_(group["last_lr"] / first)
+    root = square.sqrt().mul_(second**-0.5).add_(group["eps"])
+    return torch.div(mean, root, out=root).mul_(group["last_lr"] / first)

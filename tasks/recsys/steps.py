@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from tasks.recsys.one_pass import Loss
 from tasks.recsys.resuming import State
-from tasks.recsys.row_adam import RowAdam, row_gradient
+from tasks.recsys.row_adam import RowAdam
 from tasks.recsys.sampling import NegativeSampler
 from tasks.recsys.sequences import Windows
-from tasks.recsys.two_tower import TwoTower
+from tasks.recsys.two_tower import Rows, TwoTower
 
 WARM_UP = 0.1
 """Share of the steps in which the learning rate rises to its peak; then it falls to zero."""
@@ -22,6 +23,9 @@ ENOUGH_STEPS, MOST_PASSES = 400, 4
 """A fit of fewer steps passes over its windows more often, up to this many times as often."""
 DENSE_RATE = 0.5
 """Learning rate of the few parameters that every batch touches, as a share of the tables'."""
+
+POOL = 50
+"""Batches whose windows are sorted by length: the more, the less padding; the fewer, the better they are mixed."""
 
 
 class Diverged(ValueError):
@@ -45,6 +49,7 @@ class Recipe:
     dropout: float
     """share of the interactions of the histories that a batch leaves out"""
     seed: int
+    loss: Loss = "softmax"
 
 
 def enough_epochs(windows: Windows, recipe: Recipe) -> int:
@@ -55,24 +60,33 @@ def enough_epochs(windows: Windows, recipe: Recipe) -> int:
 
 
 class Batches(IterableDataset[tuple[Tensor, Tensor]]):
-    """Windows in a new random order each epoch; a batch is a slice of the permuted tensors."""
+    """Windows in a new random order each epoch; a batch is a slice of the permuted tensors.
 
-    def __init__(self, windows: Windows, size: int, generator: torch.Generator) -> None:
+    Windows of like length go together, so that little of a batch is padding; a batch has about `targets` next items.
+    """
+
+    def __init__(self, windows: Windows, targets: int, generator: torch.Generator) -> None:
         self.item = torch.from_numpy(windows.item)
         self.event = torch.from_numpy(windows.event)
-        self.size = size
+        self.length = (self.item >= 0).sum(1)
+        self.targets = targets
         self.generator = generator
 
     def __len__(self) -> int:
-        return math.ceil(len(self.item) / self.size)
+        return math.ceil(int((self.length - 1).sum()) / self.targets)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        pools = math.ceil(len(self) / POOL)
         order = torch.randperm(len(self.item), generator=self.generator)
-        for at in range(0, len(order), self.size):
-            rows = order[at : at + self.size]
-            item = self.item[rows]
-            width = int((item >= 0).sum(1).max())
-            yield item[:, :width].long(), self.event[rows, :width].long()
+        pool = torch.arange(len(order)) * pools // len(order)
+        order = order[torch.argsort(pool * (self.item.shape[1] + 1) + self.length[order], stable=True)]
+        done = torch.cumsum(self.length[order] - 1, 0)
+        bounds = torch.searchsorted(done, torch.arange(1, len(self)) * self.targets)
+        batches = torch.tensor_split(order, bounds)
+        for number in torch.randperm(len(batches), generator=self.generator).tolist():
+            rows = batches[number]
+            width = int(self.length[rows].max())
+            yield self.item[rows, :width].long(), self.event[rows, :width].long()
 
 
 class Training(lightning.LightningModule):
@@ -88,6 +102,7 @@ class Training(lightning.LightningModule):
         self.step = 0
         """Steps done."""
         self.generator = torch.Generator().manual_seed(recipe.seed)
+        self.scored_in = _fastest_type()
         self.losses: list[float] = []
         self.resumed: State | None = None
 
@@ -123,17 +138,13 @@ class Training(lightning.LightningModule):
         item, event = batch
         negatives = self.sampler.draw(self.recipe.negatives, self.generator).to(item.device)
         ids = torch.unique(torch.cat([item[item >= 0], negatives.item]))
-        self.of_tables.catch_up(ids)
-        rows = self.model.rows(ids)
+        rows = Rows(ids, *self.of_tables.read(ids))
         kept = torch.rand(item.shape, generator=self.generator) >= self.recipe.dropout
-        loss = self.model.loss(rows, item, event, negatives, kept.to(item.device))
+        loss = self.model.loss(rows, item, event, negatives, kept.to(item.device), self.scored_in, self.recipe.loss)
         if not torch.isfinite(loss):
             raise Diverged(f"the loss is {loss.item()} at step {self.step}: lower learning_rate, or look at the data")
         self.of_others.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        for table, leaf in zip(self.model.tables, (rows.item, rows.bias), strict=True):
-            assert leaf.grad is not None
-            table.grad = row_gradient(ids, leaf.grad, table)
         self._move()
         self.losses.append(float(loss.detach()))
 
@@ -146,3 +157,9 @@ class Training(lightning.LightningModule):
         for optimizer in (self.of_tables, self.of_others):
             optimizer.step()
         self.step += 1
+
+
+def _fastest_type() -> torch.dtype:
+    """The type that this machine multiplies fastest at no loss of recall."""
+    has_bf16 = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if has_bf16 else torch.float32

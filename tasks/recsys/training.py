@@ -52,9 +52,9 @@ def fit(
     torch.manual_seed(recipe.seed)
     # On a CPU everything here repeats to the bit; a GPU sums gradients in any order, and says so.
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing reads what it has not written
     targets = int((windows.item >= 0).sum()) - len(windows)
-    size = max(1, recipe.batch_size * len(windows) // targets)
-    batches = Batches(windows, size, torch.Generator().manual_seed(recipe.seed))
+    batches = Batches(windows, recipe.batch_size, torch.Generator().manual_seed(recipe.seed))
     counts = np.bincount(windows.item[windows.item >= 0], minlength=model.item.num_embeddings)
     module = Training(model, NegativeSampler.of(torch.from_numpy(counts)), recipe, len(batches) * recipe.max_epochs)
     watch = Watch(targets, batches, validate, recipe, epochs)

@@ -10,7 +10,8 @@ from torch.nn import functional
 
 from tasks.recsys import one_pass
 from tasks.recsys.interactions import EVENTS
-from tasks.recsys.losses import log_q_correction, remove_accidental_hits
+from tasks.recsys.losses import accidental_hits, log_q_correction
+from tasks.recsys.one_pass import Loss
 from tasks.recsys.sampling import Negatives
 
 CODE_SEED = 20_150_503
@@ -19,6 +20,9 @@ INITIAL_DECAY = 0.7
 """Weight of a step back in the history before anything is learned."""
 INITIAL_REPEAT, INITIAL_REPEAT_DECAY = 4.0, 0.8
 """What it adds to an item's score to be the newest of the history, and the weight of a step back, at first."""
+
+COLUMNS = 256
+"""Negatives are filled up to a multiple of this, so that the matrices of a fit have few shapes: each is compiled."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +77,6 @@ class TwoTower(nn.Module):
         """The parameters of which a batch touches few rows."""
         return [self.item.weight, self.bias.weight]
 
-    def rows(self, ids: Tensor) -> Rows:
-        """Leaves for the rows ids [rows], ascending and distinct, as they are now."""
-        return Rows(ids, *(table.detach()[ids].requires_grad_() for table in self.tables))
-
     def pool(self, vectors: Tensor, codes: Tensor, event: Tensor) -> tuple[Tensor, Tensor]:
         """Queries after each position: [batch, length, heads, dim] of likeness, [batch, length, codes + 1].
 
@@ -89,7 +89,16 @@ class TwoTower(nn.Module):
         scaled = functional.normalize(likeness, dim=3) * torch.exp(-self.log_temperature)
         return scaled, functional.pad(repeats, (0, 1), value=1.0)
 
-    def loss(self, rows: Rows, item: Tensor, event: Tensor, negatives: Negatives, kept: Tensor | None = None) -> Tensor:
+    def loss(
+        self,
+        rows: Rows,
+        item: Tensor,
+        event: Tensor,
+        negatives: Negatives,
+        kept: Tensor | None = None,
+        scored_in: torch.dtype = torch.float32,
+        kind: Loss = "softmax",
+    ) -> Tensor:
         """Loss of each next item of windows [batch, length + 1] against shared negatives, mean over heads.
 
         kept: [batch, length + 1], false where likeness is not to see an item of the history (dropout); None: all.
@@ -101,13 +110,22 @@ class TwoTower(nn.Module):
         seen = known if kept is None else known & kept[:, :-1].unsqueeze(2)
         queries = self.pool(functional.embedding(past, rows.item) * seen, codes[past] * known, event[:, :-1])
         heads, others = queries[0][real].transpose(0, 1).contiguous(), queries[1][real]
-        vectors, rest = self._unit(rows.item).transpose(0, 1), torch.cat([codes, rows.bias], dim=1)
-        sampled = rows.place(negatives.item)
+        vectors, rest = self._unit(rows.item).transpose(0, 1).contiguous(), torch.cat([codes, rows.bias], dim=1)
+        empty = -len(negatives.item) % COLUMNS
+        sampled = functional.pad(rows.place(negatives.item), (0, empty))
         correction = log_q_correction(negatives.drawn, negatives.log_expected)
-        common = torch.addmm(correction, others, rest[sampled].T)
-        common = remove_accidental_hits(common, target[real], negatives.item)
-        hits = (heads * vectors[:, positive]).sum(2) + (others * rest[positive]).sum(1)
-        return one_pass.sampled_softmax(heads, vectors[:, sampled], common, hits)
+        own = (heads * vectors.index_select(1, positive)).sum(2) + (others * rest.index_select(0, positive)).sum(1)
+        return one_pass.loss(
+            heads,
+            vectors.index_select(1, sampled),
+            others,
+            rest.index_select(0, sampled),
+            functional.pad(correction, (0, empty), value=-math.inf),
+            accidental_hits(target[real], negatives.item),
+            own,
+            scored_in,
+            kind,
+        )
 
     def _unit(self, vectors: Tensor) -> Tensor:
         """Vectors whose heads are of length 1 each: [rows, heads · dim] → [rows, heads, dim]."""

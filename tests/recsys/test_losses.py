@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tasks.recsys.losses import bpr, log_q_correction, remove_accidental_hits, sampled_softmax
+from tasks.recsys.losses import accidental_hits, bpr, log_q_correction, sampled_softmax
 from tasks.recsys.sampling import NegativeSampler
 
 SCORES = torch.tensor([2.0, 1.0, 0.5, -1.0, 0.0, 3.0, -2.0, 1.5])
@@ -46,8 +46,8 @@ def estimated(sign: float) -> float:
     """Loss of one query over a big sample, log q taken off (1) or added (−1)."""
     sample = NegativeSampler.of(COUNTS).draw(400_000, torch.Generator().manual_seed(1))
     scores: Tensor = SCORES[sample.item] + log_q_correction(sample.drawn, sign * sample.log_expected)
-    scores = remove_accidental_hits(scores.unsqueeze(0).clone(), torch.tensor([POSITIVE]), sample.item)
-    return float(sampled_softmax(SCORES[[POSITIVE]], scores))
+    scores[accidental_hits(torch.tensor([POSITIVE]), sample.item)] = -math.inf
+    return float(sampled_softmax(SCORES[[POSITIVE]], scores.unsqueeze(0)))
 
 
 def test_the_estimate_converges_to_the_full_softmax() -> None:
@@ -56,31 +56,20 @@ def test_the_estimate_converges_to_the_full_softmax() -> None:
     assert abs(estimated(sign=-1) - full) > 1
 
 
-def test_accidental_hits_are_removed_in_their_own_row_only() -> None:
-    candidates = torch.tensor([3, 5, 8])
-    scores = remove_accidental_hits(torch.zeros(4, 3), torch.tensor([5, 4, 8, 9]), candidates)
-    gone = -math.inf
-    assert scores.tolist() == [[0, gone, 0], [0, 0, 0], [0, 0, gone], [0, 0, 0]]
-
-
-def test_a_removed_hit_gets_no_gradient() -> None:
-    raw = torch.zeros(1, 2, requires_grad=True)
-    scores = remove_accidental_hits(raw * 1, torch.tensor([7]), torch.tensor([3, 7]))
-    sampled_softmax(torch.zeros(1), scores).backward()  # type: ignore[no-untyped-call]
-    assert raw.grad is not None
-    assert raw.grad.tolist() == [[1 / 2, 0]]
+def test_an_accidental_hit_is_the_place_of_a_positive_among_the_candidates() -> None:
+    assert accidental_hits(torch.tensor([5, 4, 8, 9]), torch.tensor([3, 5, 8])).tolist() == [1, -1, 2, -1]
 
 
 def test_bpr_is_the_weighted_mean_over_pairs() -> None:
     positive, negatives = torch.tensor([1.0, -0.5]), torch.tensor([[0.5, 2.0], [0.0, -math.inf]])
-    pairs = [(0.5, 1), (-1.0, 3), (-0.5, 1)]  # (s₊ − sⱼ, wⱼ); the last candidate is none of the second row's
-    expected = sum(weight * math.log(1 + math.exp(-ahead)) for ahead, weight in pairs) / 5
-    assert float(bpr(positive, negatives, torch.tensor([1, 3]))) == pytest.approx(expected)
+    pairs = [(0.5, 1), (-1.0, 3), (-0.5, 1)]  # (s₊ − sⱼ, weight); the last candidate is none of the second row's
+    expected = sum(weight / 4 * math.log(1 + math.exp(-ahead)) for ahead, weight in pairs) / 2
+    assert float(bpr(positive, negatives, torch.tensor([1.0, 3.0]).log())) == pytest.approx(expected)
 
 
 def test_bpr_pulls_the_positive_up_and_the_negative_down() -> None:
     positive, negatives = torch.zeros(1, requires_grad=True), torch.zeros(1, 1, requires_grad=True)
-    bpr(positive, negatives, torch.ones(1)).backward()  # type: ignore[no-untyped-call]
+    bpr(positive, negatives, torch.zeros(1)).backward()  # type: ignore[no-untyped-call]
     assert positive.grad is not None
     assert negatives.grad is not None
     assert (positive.grad.tolist(), negatives.grad.tolist()) == ([-0.5], [[0.5]])

@@ -5,36 +5,69 @@ import torch
 from torch import Tensor
 
 from tasks.recsys import losses, one_pass
+from tasks.recsys.one_pass import Loss
 
-HEADS, BATCH, SAMPLED, DIM = 2, 7, 5, 3
+HEADS, BATCH, SAMPLED, DIM, REST = 2, 7, 5, 3, 4
+CORRECTION = torch.tensor([0.5, -1.0, 0.0, 2.0, -math.inf])
+HITS = torch.tensor([-1, -1, -1, 1, -1, 3, -1])
 
 
 def inputs() -> list[Tensor]:
-    """Query, candidates, common and positive, with an accidental hit."""
+    """Query, candidates, their other parts, and the positives."""
     generator = torch.Generator().manual_seed(0)
-    shapes = (HEADS, BATCH, DIM), (HEADS, SAMPLED, DIM), (BATCH, SAMPLED), (HEADS, BATCH)
-    made = [torch.randn(shape, generator=generator) for shape in shapes]
-    made[2][3, 1] = -math.inf
-    return [one.requires_grad_() for one in made]
+    shapes = (HEADS, BATCH, DIM), (HEADS, SAMPLED, DIM), (BATCH, REST), (SAMPLED, REST), (HEADS, BATCH)
+    return [torch.randn(shape, generator=generator).requires_grad_() for shape in shapes]
 
 
+def ours(given: list[Tensor], kind: Loss, scored_in: torch.dtype = torch.float32) -> Tensor:
+    query, candidates, other_query, other_candidates, positive = given
+    return one_pass.loss(query, candidates, other_query, other_candidates, CORRECTION, HITS, positive, scored_in, kind)
+
+
+def plain(given: list[Tensor], kind: Loss) -> Tensor:
+    """The same by the plain losses, all scores in memory."""
+    query, candidates, other_query, other_candidates, positive = given
+    hit = HITS.unsqueeze(1) == torch.arange(SAMPLED)
+    scores = query @ candidates.transpose(1, 2) + other_query @ other_candidates.T
+    scores = scores.masked_fill(hit, -math.inf).flatten(0, 1)
+    if kind == "bpr":
+        return losses.bpr(positive.flatten(), scores, CORRECTION)
+    return losses.sampled_softmax(positive.flatten(), scores + CORRECTION)
+
+
+@pytest.mark.parametrize("kind", ["softmax", "bpr"])
 @pytest.mark.parametrize("cells", [1, 2 * SAMPLED, 1_000])
-def test_value_and_gradients_are_those_of_the_plain_loss(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_value_and_gradients_are_those_of_the_plain_loss(
+    cells: int, kind: Loss, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(one_pass, "CELLS", cells)
-    ours, plain = inputs(), inputs()
-    found = one_pass.sampled_softmax(*ours)
-    query, candidates, common, positive = plain
-    scores = common + query @ candidates.transpose(1, 2)
-    expected = losses.sampled_softmax(positive.flatten(), scores.flatten(0, 1))
+    one, other = inputs(), inputs()
+    found, expected = ours(one, kind), plain(other, kind)
     assert found.item() == pytest.approx(expected.item())
     (3 * found).backward()  # type: ignore[no-untyped-call]
     (3 * expected).backward()  # type: ignore[no-untyped-call]
-    for one, other in zip(ours, plain, strict=True):
-        assert one.grad is not None
-        assert other.grad is not None
-        assert torch.allclose(one.grad, other.grad, atol=1e-6)
+    for left, right in zip(one, other, strict=True):
+        assert left.grad is not None
+        assert right.grad is not None
+        assert torch.allclose(left.grad, right.grad, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["softmax", "bpr"])
+def test_half_precision_is_near(kind: Loss) -> None:
+    one, other = inputs(), inputs()
+    rough, exact = ours(one, kind, torch.bfloat16), ours(other, kind)
+    assert rough.item() == pytest.approx(exact.item(), rel=0.01)
+    assert rough.item() != exact.item()
+    rough.backward()  # type: ignore[no-untyped-call]
+    exact.backward()  # type: ignore[no-untyped-call]
+    for left, right in zip(one, other, strict=True):
+        assert left.grad is not None
+        assert right.grad is not None
+        assert left.grad.dtype == torch.float32
+        assert torch.allclose(left.grad, right.grad, atol=0.02)
 
 
 def test_great_scores_do_not_overflow() -> None:
-    query, candidates = torch.full((1, 1, 1), 500.0), torch.ones(1, 1, 1)
-    assert one_pass.sampled_softmax(query, candidates, torch.zeros(1, 1), torch.zeros(1, 1)).item() == 500
+    query, candidates, none = torch.full((1, 1, 1), 500.0), torch.ones(1, 1, 1), torch.zeros(1, 0)
+    zero, nowhere = torch.zeros(1), torch.tensor([-1])
+    assert one_pass.loss(query, candidates, none, none, zero, nowhere, torch.zeros(1, 1)).item() == 500

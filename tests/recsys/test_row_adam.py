@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tasks.recsys.row_adam import RowAdam, row_gradient
+from tasks.recsys.row_adam import RowAdam
 
 ROWS, DIM, STEPS = 40, 3, 200
 BETAS, EPS = (0.9, 0.999), 1e-12
@@ -24,13 +24,18 @@ def table() -> nn.Parameter:
     return nn.Parameter(torch.arange(ROWS * DIM, dtype=torch.float32).view(ROWS, DIM) / 10)
 
 
+def step(adam: RowAdam, rows: Tensor, gradient: Tensor) -> None:
+    """One step of a single table."""
+    (values,) = adam.read(rows)
+    values.grad = gradient.clone()
+    adam.step()
+
+
 def trained(rate: float = 0.01) -> tuple[nn.Parameter, RowAdam]:
     made = table()
     adam = RowAdam([made], rate, BETAS, EPS)
     for rows, gradient in batches():
-        adam.catch_up(rows)
-        made.grad = row_gradient(rows, gradient, made)
-        adam.step()
+        step(adam, rows, gradient)
     return made, adam
 
 
@@ -72,32 +77,24 @@ def test_a_row_that_was_never_touched_stays_to_the_bit() -> None:
     short, few = table(), batches()[:3]
     adam = RowAdam([short], 0.01, BETAS, EPS)
     for rows, gradient in few:
-        adam.catch_up(rows)
-        short.grad = row_gradient(rows, gradient, short)
-        adam.step()
+        step(adam, rows, gradient)
     adam.catch_up()
     assert torch.equal((short == table()).all(dim=1), ~touched)
 
 
 def test_the_missed_steps_by_hand() -> None:
     made = nn.Parameter(torch.zeros(2, 1))
-    adam = RowAdam([made], 0.1, (0.5, 0.81), 0.0)
-    made.grad = row_gradient(torch.tensor([0]), torch.tensor([[2.0]]), made)
-    adam.step()
+    adam = RowAdam([made], 0.1, (0.5, 0.81), EPS)
+    step(adam, torch.tensor([0]), torch.tensor([[2.0]]))
     assert made.tolist() == [[pytest.approx(-0.1)], [0.0]]  # lr · sign
-    adam.catch_up(torch.tensor([0]))
-    assert made.tolist() == [[pytest.approx(-0.1)], [0.0]]  # nothing was missed
     for _ in range(2):
-        made.grad = row_gradient(torch.tensor([1]), torch.tensor([[0.0]]), made)
-        adam.param_groups[0]["lr"] = 0.0
-        adam.step()
-    adam.param_groups[0]["last_lr"] = 0.1
-    adam.catch_up(torch.tensor([0]))
+        step(adam, torch.tensor([1]), torch.tensor([[1.0]]))
+    (values,) = adam.read(torch.tensor([0]))
     ratio = 0.5 / 0.9
     direction = 1.0 / (1 - 0.5**3) / (0.19 * 4 / (1 - 0.81**3)) ** 0.5
-    assert float(made[0].detach()) == pytest.approx(-0.1 - 0.1 * (ratio + ratio**2) * direction)
-    assert float(adam.state[made]["mean"][0]) == pytest.approx(1.0 * 0.5**2)
-    assert float(adam.state[made]["square"][0]) == pytest.approx(0.19 * 4 * 0.81**2)
+    assert float(values.detach()) == pytest.approx(-0.1 - 0.1 * (ratio + ratio**2) * direction)
+    assert float(adam.held[0].mean) == pytest.approx(1.0 * 0.5**2)
+    assert float(adam.held[0].square) == pytest.approx(0.19 * 4 * 0.81**2)
 
 
 def test_a_state_that_was_saved_goes_on_to_the_bit() -> None:
@@ -105,10 +102,8 @@ def test_a_state_that_was_saved_goes_on_to_the_bit() -> None:
     other = nn.Parameter(whole.detach().clone())
     again = RowAdam([other], 0.01, BETAS, EPS)
     again.load_state_dict(copy.deepcopy(adam.state_dict()))
-    for one, optimizer in ((whole, adam), (other, again)):
+    for optimizer in (adam, again):
         for rows, gradient in batches(1):
-            optimizer.catch_up(rows)
-            one.grad = row_gradient(rows, gradient, one)
-            optimizer.step()
+            step(optimizer, rows, gradient)
         optimizer.catch_up()
     assert torch.equal(whole, other)

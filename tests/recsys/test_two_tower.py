@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from tasks.recsys.interactions import CART, VIEW
-from tasks.recsys.row_adam import RowAdam, row_gradient
+from tasks.recsys.row_adam import RowAdam
 from tasks.recsys.sampling import Negatives, NegativeSampler
 from tasks.recsys.two_tower import Rows, TwoTower, item_codes
 
@@ -40,7 +40,14 @@ def loss(model: TwoTower, item: Tensor, event: Tensor, sample: Negatives) -> Ten
 
 
 def rows_of(model: TwoTower, item: Tensor, sample: Negatives) -> Rows:
-    return model.rows(torch.unique(torch.cat([item[item >= 0], sample.item])))
+    return read(model, item, sample)[0]
+
+
+def read(model: TwoTower, item: Tensor, sample: Negatives) -> tuple[Rows, RowAdam]:
+    """The rows that the windows and the sample are about, and the optimizer that will move them."""
+    touched = torch.unique(torch.cat([item[item >= 0], sample.item]))
+    adam = RowAdam(model.tables, 0.1, (0.9, 0.999), 1e-8)
+    return Rows(touched, *adam.read(touched)), adam
 
 
 def query(model: TwoTower, item: list[int], event: list[int]) -> Tensor:
@@ -170,11 +177,9 @@ def test_gradients_are_of_the_batch_and_its_negatives_alone(model: TwoTower) -> 
 def test_a_step_leaves_every_other_row_as_it_was_to_the_bit(model: TwoTower) -> None:
     before = model.item.weight.detach().clone()
     item, sample = ids([5, 2, 7]), negatives(1, 3)
-    rows = rows_of(model, item, sample)
+    rows, adam = read(model, item, sample)
     model.loss(rows, item, torch.zeros_like(item), sample).backward()  # type: ignore[no-untyped-call]
-    assert rows.item.grad is not None
-    model.item.weight.grad = row_gradient(rows.ids, rows.item.grad, model.item.weight)
-    RowAdam(model.tables, 0.1, (0.9, 0.999), 1e-8).step()
+    adam.step()
     same = (before == model.item.weight).all(dim=1)
     assert {item for item in range(ITEMS) if not same[item]} == {1, 2, 3, 5, 7}
 
