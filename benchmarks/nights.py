@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from tasks import dataset_files, fits
-from tasks.contracts import Artifact, Dataset, PrepareDataConfig, RunContext, TrainTwoTowerConfig
+from tasks.contracts import Artifact, Dataset, PrepareDataConfig, Retriever, RunContext, TrainTwoTowerConfig
 from tasks.prepare_data import prepare_data
 from tasks.recsys import baselines, retrieval
 from tasks.recsys.interactions import Histories, Interactions, Ints, Longs
@@ -46,10 +46,14 @@ def prepare(home: Path, data: Path, as_of: int | None, quantiles: tuple[float, f
 def run(home: Path, data: Path, as_of: int | None, quantiles: tuple[float, float]) -> Night:
     """Prepares the data and fits the retriever."""
     dataset = prepare(home, data, as_of, quantiles)
-    about = _about(data, as_of)
+    return Night(dataset, interactions(home, dataset), stored(home, train(dataset)))
+
+
+def train(dataset: Dataset) -> Retriever:
+    """Fits the retriever, with every setting's default."""
+    about = RunContext.model_validate({"dag_id": "quality", "run_id": f"as of {dataset.as_of}"})
     with task_run("train_two_tower", about, [dataset]) as task:
-        retriever = train_two_tower(dataset, TrainTwoTowerConfig.model_validate({}), task)
-    return Night(dataset, interactions(home, dataset), stored(home, retriever))
+        return train_two_tower(dataset, TrainTwoTowerConfig.model_validate({}), task)
 
 
 def _about(data: Path, as_of: int | None) -> RunContext:

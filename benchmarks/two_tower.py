@@ -6,17 +6,16 @@ samples_per_core_s, three_fits_s, step_ms, scale.
 """
 
 import argparse
-import dataclasses
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -24,13 +23,9 @@ from torch.nn import functional
 REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO))
 
-from tasks.contracts import TrainTwoTowerConfig  # noqa: E402
-from tasks.recsys import training  # noqa: E402
-from tasks.recsys.interactions import EVENTS, Interactions, sort_interactions  # noqa: E402
+from benchmarks import nights  # noqa: E402
 from tasks.recsys.losses import accidental_hits, log_q_correction, sampled_softmax  # noqa: E402
 from tasks.recsys.sampling import Negatives, NegativeSampler  # noqa: E402
-from tasks.recsys.sequences import windows  # noqa: E402
-from tasks.recsys.splits import dense_ids, quantile_cuts  # noqa: E402
 from tasks.recsys.steps import Recipe, Training  # noqa: E402
 from tasks.recsys.two_tower import Rows, TwoTower  # noqa: E402
 
@@ -78,7 +73,7 @@ def step_seconds(make: Callable[[TwoTower, NegativeSampler], Step], items: int) 
     """CPU seconds of a step, the median of as many as fit in a few seconds: other processes do not count."""
     counts = torch.from_numpy(popularity(items))
     torch.manual_seed(0)
-    step = make(TwoTower(items, DIM, LENGTH, codes=0), NegativeSampler.of(counts))
+    step = make(TwoTower(items, DIM, LENGTH), NegativeSampler.of(counts))
     rng = np.random.default_rng(0)
     share = counts.numpy() / counts.numpy().sum()
     times: list[float] = []
@@ -142,42 +137,29 @@ def plain_step(
 def plain_loss(
     model: TwoTower, rows: Rows, item: Tensor, event: Tensor, negatives: Negatives, scored_in: torch.dtype
 ) -> Tensor:
-    """`TwoTower.loss` of one head without codes for windows without padding [batch, length + 1], scores in memory."""
+    """`TwoTower.loss` of one head, with neither repeats nor own candidates, of windows [batch, length + 1] without
+    padding; the scores in memory.
+    """
     place, sampled = rows.place(item), rows.place(negatives.item)
-    past = functional.embedding(place[:, :-1], rows.item)
-    query = model.pool(past, past[:, :, :0], event[:, :-1])[0].flatten(0, 2)
+    query = model.pool(functional.embedding(place[:, :-1], rows.item), event[:, :-1]).flatten(0, 2)
     vectors, target = functional.normalize(rows.item, dim=1), place[:, 1:].flatten()
     scores = (query.to(scored_in) @ vectors[sampled].to(scored_in).T).float()
     scores = scores + rows.bias[sampled].T + log_q_correction(negatives.drawn, negatives.log_expected)
-    hits = accidental_hits(item[:, 1:].flatten(), negatives.item)
-    row = torch.nonzero(hits >= 0).squeeze(1)
-    scores = scores.index_put((row, hits[row]), scores.new_tensor(-torch.inf))
+    hits = accidental_hits(torch.full_like(item[:, 1:], -1), item[:, 1:], negatives.item)
+    scores = scores.index_put(hits, scores.new_tensor(-torch.inf))
     return sampled_softmax((query * vectors[target]).sum(1) + rows.bias[target].squeeze(1), scores)
 
 
 def three_fits(scale: float) -> float:
-    """Seconds of the three fits of a night on demo data, which is made once and kept below NIGHTJAR_HOME."""
-    interactions = demo_interactions(scale)
-    config = TrainTwoTowerConfig.model_validate({})
-    recipe = Recipe(**config.model_dump(include={field.name for field in dataclasses.fields(Recipe)}))
-    first, second = quantile_cuts(np.sort(interactions.time), 0.70, 0.85)
-    started = time.monotonic()
-    for cut in (first, second, int(interactions.time.max()) + 1):
-        known = interactions.before(cut)
-        model = TwoTower(known.items, config.dim, config.window, config.heads, config.codes)
-        training.fit(model, windows(known, config.window), recipe, config.max_epochs)
-    return time.monotonic() - started
-
-
-def demo_interactions(scale: float) -> Interactions:
-    """The interactions of demo data."""
+    """Seconds of the task train_two_tower on demo data, which is made once and kept below NIGHTJAR_HOME."""
     data = Path(os.environ["NIGHTJAR_HOME"]) / "bench" / f"scale-{scale:g}"
     tasks = os.environ["NIGHTJAR_TASKS_PYTHON"]
     subprocess.run([tasks, "-m", "tasks.demo_data", str(data), "--scale", f"{scale:g}"], check=True, cwd=REPO)
-    table = pl.read_csv(data / "events.csv").sort("timestamp", maintain_order=True)
-    event = table["event"].replace_strict(EVENTS, range(len(EVENTS)), return_dtype=pl.Int8).to_numpy()
-    user, item = (dense_ids(table[name].to_numpy())[0] for name in ("visitorid", "itemid"))
-    return sort_interactions(user, item, event, table["timestamp"].to_numpy())
+    with tempfile.TemporaryDirectory(dir=data.parent) as home:
+        dataset = nights.prepare(Path(home), data, None, (0.70, 0.85))
+        started = time.monotonic()
+        nights.train(dataset)
+        return time.monotonic() - started
 
 
 if __name__ == "__main__":

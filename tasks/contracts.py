@@ -223,9 +223,6 @@ class TrainTwoTowerConfig(Config):
         4, ge=1, le=32, description="vectors of an item that learn alone and whose scores are averaged: an ensemble"
     )
     dim: int = Field(32, ge=4, le=512, description="learned dimensions of a head")
-    codes: int = Field(
-        64, ge=0, le=512, description="fixed dimensions that tell items apart, for repeats; 0: no term for repeats"
-    )
     window: int = Field(24, ge=2, le=200, description="newest interactions of a user that the query tower reads")
     max_epochs: int = Field(
         3, ge=1, le=100, description="passes over the windows at most; up to four times as many where there are few"

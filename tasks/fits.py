@@ -48,7 +48,6 @@ def write_tower(folder: Path, model: TwoTower, items: Longs, users: int, cut: in
         "dim": model.dim,
         "window": model.window,
         "heads": model.heads,
-        "codes": model.codes.shape[1],
     }
     torch.save({"fit": identity, "shape": shape, "state_dict": model.state_dict()}, folder / CHECKPOINT)
     np.save(folder / VECTORS, vectors)

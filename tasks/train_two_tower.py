@@ -17,6 +17,7 @@ from tasks.failures import BadModel
 from tasks.recsys import cooccurrence, evaluation, index, retrieval, steps, training
 from tasks.recsys.candidates import SOURCES, WEIGHTS
 from tasks.recsys.interactions import Interactions
+from tasks.recsys.retrieval import Tower
 from tasks.recsys.sequences import Windows, last_out, windows
 from tasks.recsys.training import Fit
 from tasks.recsys.two_tower import TwoTower
@@ -97,7 +98,7 @@ def _fit(plan: Plan, epochs: int) -> Fit:
     known = interactions.before(plan.cut)
     validate = _validation(interactions, plan.dataset, config.window) if plan.name == FITS[0] else None
     torch.manual_seed(config.seed)
-    model = TwoTower(known.items, config.dim, config.window, config.heads, config.codes)
+    model = TwoTower(known.items, config.dim, config.window, config.heads)
     log.info("fit %s: %d interactions of %d users and %d items", plan.name, len(known), known.users, known.items)
     try:
         fit = training.fit(model, windows(known, config.window), plan.recipe, epochs, validate, plan.checkpoint)
@@ -122,7 +123,7 @@ def _measure_index(serving: Path, data: Path, dataset: Dataset, config: TrainTwo
     tower = fits.read_tower(serving)
     histories = dataset_files.read_histories(data, dataset.as_of)
     some = np.unique(np.linspace(0, len(histories) - 1, min(ASKED_OF_INDEX, len(histories))).astype(np.int64))
-    vectors, queries = tower.model.item_vectors().numpy(), tower.queries(histories.take(some))
+    vectors, (queries, _) = tower.model.item_vectors().numpy(), tower.queries(tower.windows(histories.take(some)))
     share = index.recall_to_exact(tower.index, vectors, queries, DEEPEST)
     log.info("index %s: recall to exact at %d %.4f, %d histories", config.index, DEEPEST, share, len(some))
     run.metrics({f"index_recall_to_exact_at_{DEEPEST}": share})
@@ -147,12 +148,13 @@ def _validation(interactions: Interactions, dataset: Dataset, window: int) -> Ca
         log.warning("nobody in c1–c2 can be asked for a next item: every epoch of the recipe is run, none is chosen")
         return None
     known = interactions.before(dataset.first_cut).items
-    asked = Windows(np.where(asked.item < known, asked.item, -1), asked.event)
+    order = np.argsort((asked.item < 0) | (asked.item >= known), axis=1, kind="stable")  # unknown items behind
+    item, event = np.take_along_axis(asked.item, order, 1), np.take_along_axis(asked.event, order, 1)
+    asked = Windows(np.where(item < known, item, -1), event)
     log.info("each epoch is judged on %d users of c1–c2", len(target))
 
     def recall(model: TwoTower) -> float:
-        queries = model.query_vectors(torch.from_numpy(asked.item).long(), torch.from_numpy(asked.event).long())
-        found, _ = index.search(index.build(model.item_vectors().numpy()), queries.numpy(), CHOSEN_AT)
+        found, _ = Tower(model, index.build(model.item_vectors().numpy())).answer(asked, CHOSEN_AT)
         return float((found == target[:, None]).any(axis=1).mean())
 
     return recall

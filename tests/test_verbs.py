@@ -196,7 +196,7 @@ def test_the_champion_answers_by_itself(night: Night, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("kind", ["hnsw", "ivf"])
 def test_an_approximate_index_is_measured_and_serves(night: Night, kind: str) -> None:
     dataset = night.artifacts["dataset"]
-    config = {"index": kind, "max_epochs": 1, "heads": 1, "codes": 8}
+    config = {"index": kind, "max_epochs": 1, "heads": 1}
     retriever = night.home.run("train_two_tower", config, {"dataset": dataset})
     run = MlflowClient(night.home.environment["MLFLOW_TRACKING_URI"]).get_run(retriever.run_id)
     assert 0.5 < run.data.metrics["index_recall_to_exact_at_300"] <= 1

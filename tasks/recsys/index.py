@@ -76,3 +76,17 @@ def search(index: Any, queries: Floats, k: int) -> tuple[Ints, Floats]:
         scores[at : at + BATCH] = np.take_along_axis(found, order, 1)
         ids[at : at + BATCH] = np.take_along_axis(number, order, 1)
     return ids, scores
+
+
+def insert(items: Ints, scores: Floats, own: Ints, own_scores: Floats) -> tuple[Ints, Floats]:
+    """Lists [queries, k], best first, with a few further items of each query put where their scores belong.
+
+    own: [queries, few] items and their scores, −∞: none.  An item that is in the list takes its own score.
+    """
+    own = np.where(np.isfinite(own_scores), own, -1).astype(items.dtype)
+    twice = (items[:, :, None] == own[:, None, :]).any(axis=2)
+    every = np.concatenate([np.where(twice, -np.inf, scores), own_scores], axis=1)
+    order = np.argsort(-every, axis=1, kind="stable")[:, : items.shape[1]]
+    best = np.take_along_axis(every, order, 1)
+    found = np.take_along_axis(np.concatenate([items, own], axis=1), order, 1)
+    return np.where(np.isfinite(best), found, -1).astype(items.dtype), best.astype(scores.dtype)

@@ -43,11 +43,23 @@ def log_q_correction(drawn: Tensor, log_expected: Tensor) -> Tensor:
     return drawn.log() - log_expected
 
 
-def accidental_hits(positives: Tensor, candidates: Tensor) -> Tensor:
-    """[batch]: the place of each row's own positive among the candidates, −1 where it is not there.
+def accidental_hits(past: Tensor, target: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
+    """Row and place of every candidate that is no negative of a row: its own positive, or of its own history.
 
-    positives: [batch] ids; candidates: [sampled] ids, ascending and distinct.  What is sampled as a negative must not
-    be the positive itself.
+    past, target: [batch, length], ids of a window's items and of those that follow, −1 where padded.  Rows count the
+    targets that are there.  candidates: [sampled] ids, ascending and distinct.  Rows [hits] ascend.
     """
-    place = torch.searchsorted(candidates, positives).clamp(max=len(candidates) - 1)
-    return torch.where(candidates[place] == positives, place, -1)
+    past, target = past.contiguous(), target.contiguous()
+    real, steps = target >= 0, torch.arange(past.shape[1], device=past.device)
+    number = torch.cumsum(real.flatten(), 0).view(real.shape) - 1
+    place = torch.searchsorted(candidates, target).clamp(max=len(candidates) - 1)
+    of_target = torch.nonzero(real & (candidates[place] == target), as_tuple=True)
+    rows, columns = [number[of_target]], [place[of_target]]
+    place = torch.searchsorted(candidates, past).clamp(max=len(candidates) - 1)
+    window, step = torch.nonzero((past >= 0) & (candidates[place] == past), as_tuple=True)
+    after = real[window] & (steps >= step.unsqueeze(1))  # [hits, length], positions that have the item behind them
+    hit, position = torch.nonzero(after, as_tuple=True)
+    rows.append(number[window[hit], position])
+    columns.append(place[window[hit], step[hit]])
+    row, order = torch.cat(rows).sort(stable=True)
+    return row, torch.cat(columns)[order]

@@ -21,7 +21,7 @@ from tasks.recsys.candidates import (
     blend,
 )
 from tasks.recsys.interactions import Histories, Interactions, Ints
-from tasks.recsys.sequences import history_windows
+from tasks.recsys.sequences import Windows, history_windows
 from tasks.recsys.two_tower import TwoTower
 
 POPULAR_DAYS = 14
@@ -40,22 +40,29 @@ class Tower:
     model: TwoTower
     index: Any
 
-    def queries(self, histories: Histories) -> Floats:
-        """Query vectors [users, dim of the index]; interactions with items that it does not know are passed over."""
-        known = histories.where(histories.item < self.model.item.num_embeddings)
-        windows = history_windows(known, self.model.window)
+    def queries(self, windows: Windows) -> tuple[Floats, Floats]:
+        """Query vectors [users, dim of the index] and the scores [users, length] of the windows' own items."""
         item, event = torch.from_numpy(windows.item).long(), torch.from_numpy(windows.event).long()
-        vectors: Floats = self.model.query_vectors(item, event).numpy()
-        return vectors
+        vectors, own = self.model.query_vectors(item, event)
+        return vectors.numpy(), own.numpy()
+
+    def windows(self, histories: Histories) -> Windows:
+        """What the query tower reads of each history; interactions with items that it does not know are passed over."""
+        known = histories.where(histories.item < self.model.item.num_embeddings)
+        return history_windows(known, self.model.window)
+
+    def answer(self, windows: Windows, k: int) -> tuple[Ints, Floats]:
+        """The k best items of each window, with scores [users, k]; nothing for one without an item."""
+        queries, own = self.queries(windows)
+        items, scores = index.insert(*index.search(self.index, queries, k), windows.item, own)
+        blank = ~(windows.item >= 0).any(axis=1)
+        items[blank] = -1
+        scores[items < 0] = 0.0
+        return items, scores
 
     def recommend(self, histories: Histories, k: int) -> tuple[Ints, Floats]:
         """The k best items of each history, with scores [users, k]; nothing for a history without a known item."""
-        queries = self.queries(histories)
-        items, scores = index.search(self.index, queries, k)
-        blank = ~queries[:, :-1].any(axis=1)
-        items[blank], scores[blank] = -1, 0.0
-        scores[items < 0] = 0.0
-        return items, scores
+        return self.answer(self.windows(histories), k)
 
 
 @dataclass(frozen=True)

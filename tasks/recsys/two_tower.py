@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -14,13 +13,11 @@ from tasks.recsys.losses import accidental_hits, log_q_correction
 from tasks.recsys.one_pass import Loss
 from tasks.recsys.sampling import Negatives
 
-CODE_SEED = 20_150_503
 INITIAL_TEMPERATURE = 0.07
 INITIAL_DECAY = 0.7
 """Weight of a step back in the history before anything is learned."""
 INITIAL_REPEAT, INITIAL_REPEAT_DECAY = 4.0, 0.8
 """What it adds to an item's score to be the newest of the history, and the weight of a step back, at first."""
-
 COLUMNS = 256
 """Negatives are filled up to a multiple of this, so that the matrices of a fit have few shapes: each is compiled."""
 
@@ -42,29 +39,25 @@ class Rows:
 
 
 class TwoTower(nn.Module):
-    """Scores an item for a history: how alike they are, whether the item is in it, and how popular the item is.
+    """Scores an item for a history: how alike they are, how popular the item is, and whether it is in the history.
 
-        score(h, j) = meanₖ cos(Σ_b s_b e(b) xᵏ_{h_b}, xᵏ_j) / Tₖ  +  Σ_b r_b f(b) c_{h_b} · c_j  +  a_j
+        score(h, j) = meanₖ cos(Σ_b s_b e(b) xᵏ_{h_b}, xᵏ_j) / Tₖ  +  a_j  +  Σ_{b: h_b = j} r_b f(b)
 
     with b steps back from the newest interaction of h, learned weights s and r of a step, e and f of its event type,
     and learned temperatures T.  A head xᵏ is one of an item's vectors, each of `dim` dimensions.  Each head learns
     alone and only their scores are averaged: an ensemble in one table, since what a single one makes of the few
-    interactions of most items is largely chance.  The codes c are random, of length 1 and fixed: c_i · c_j is 1 for
-    the same item and near 0 for others, so the second term speaks for repeats alone, which the first cannot tell from
-    likeness.  There is no table of users: whoever has a history has a vector, also one who came after training (most
-    users of a day are new).
+    interactions of most items is largely chance.  The last sum speaks for repeats, which likeness cannot tell from
+    near neighbours; it is not 0 for the history's own items alone.  There is no table of users: whoever has a history
+    has a vector, also one who came after training (most users of a day are new).
     """
 
-    codes: Tensor
-
-    def __init__(self, items: int, dim: int, window: int, heads: int = 1, codes: int = 64) -> None:
+    def __init__(self, items: int, dim: int, window: int, heads: int = 1) -> None:
         super().__init__()
         self.window, self.heads, self.dim = window, heads, dim
         self.item = nn.Embedding(items, heads * dim)
         self.bias = nn.Embedding(items, 1)
         nn.init.normal_(self.item.weight, std=1 / math.sqrt(dim))
         nn.init.zeros_(self.bias.weight)
-        self.register_buffer("codes", item_codes(items, codes), persistent=False)
         back = torch.arange(window)
         self.step = nn.Parameter(back * math.log(INITIAL_DECAY))
         self.event = nn.Parameter(torch.zeros(len(EVENTS)))
@@ -77,17 +70,24 @@ class TwoTower(nn.Module):
         """The parameters of which a batch touches few rows."""
         return [self.item.weight, self.bias.weight]
 
-    def pool(self, vectors: Tensor, codes: Tensor, event: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries after each position: [batch, length, heads, dim] of likeness, [batch, length, codes + 1].
+    def pool(self, vectors: Tensor, event: Tensor) -> Tensor:
+        """Queries after each position, [batch, length, heads, dim], of length 1 / temperature.
 
-        vectors: [batch, length, heads · dim] and codes: [batch, length, codes] of the history's items, 0 where padded.
-        event: [batch, length], codes of event types.
-        A cosine needs no common denominator of the weights.
+        vectors: [batch, length, heads · dim] of the history's items, 0 where padded.  event: [batch, length], codes of
+        event types.  A cosine needs no common denominator of the weights.
         """
-        likeness = _pooled(self.step, self.event, vectors, event).view(*event.shape, self.heads, self.dim)
-        repeats = _pooled(self.repeat, self.repeat_event, codes, event)
-        scaled = functional.normalize(likeness, dim=3) * torch.exp(-self.log_temperature)
-        return scaled, functional.pad(repeats, (0, 1), value=1.0)
+        weights = _of_steps(self.step, vectors.shape[1])
+        pooled = torch.matmul(weights, vectors * self.event.exp()[event].unsqueeze(2))
+        likeness = functional.normalize(pooled.view(*event.shape, self.heads, self.dim), dim=3)
+        return likeness * torch.exp(-self.log_temperature)
+
+    def repeats(self, item: Tensor, event: Tensor) -> Tensor:
+        """[batch, length, length]: what the interaction at each step (last) adds to its item after each position.
+
+        item: [batch, length], −1 where padded; event: [batch, length], codes of event types.
+        """
+        weights = _of_steps(self.repeat, item.shape[1]) * self.repeat_event.exp()[event].unsqueeze(1)
+        return weights * (item >= 0).unsqueeze(1)
 
     def loss(
         self,
@@ -99,33 +99,48 @@ class TwoTower(nn.Module):
         scored_in: torch.dtype = torch.float32,
         kind: Loss = "softmax",
     ) -> Tensor:
-        """Loss of each next item of windows [batch, length + 1] against shared negatives, mean over heads.
+        """Loss of each next item of windows [batch, length + 1] against its candidates, mean over heads.
 
+        The candidates are the shared negatives, and the history's own items: what is to be told apart from a repeat.
         kept: [batch, length + 1], false where likeness is not to see an item of the history (dropout); None: all.
         """
-        target = item[:, 1:]
-        real = target >= 0
-        known, place = (item[:, :-1] >= 0).unsqueeze(2), rows.place(item)
-        codes, past, positive = self.codes[rows.ids], place[:, :-1], place[:, 1:][real]
-        seen = known if kept is None else known & kept[:, :-1].unsqueeze(2)
-        queries = self.pool(functional.embedding(past, rows.item) * seen, codes[past] * known, event[:, :-1])
-        heads, others = queries[0][real].transpose(0, 1).contiguous(), queries[1][real]
-        vectors, rest = self._unit(rows.item).transpose(0, 1).contiguous(), torch.cat([codes, rows.bias], dim=1)
+        past, target, place = item[:, :-1], item[:, 1:], rows.place(item)
+        real, seen = target >= 0, past >= 0
+        if kept is not None:
+            seen = seen & kept[:, :-1]
+        unit = self._unit(rows.item)
+        queries = self.pool(functional.embedding(place[:, :-1], rows.item) * seen.unsqueeze(2), event[:, :-1])
+        repeats = self.repeats(past, event[:, :-1])
+        own = self._own(queries, functional.embedding(place[:, :-1], unit.flatten(1)), repeats, past)
+        own = own + functional.embedding(place[:, :-1], rows.bias).transpose(1, 2)
+        allowed = newest(past) & (past.unsqueeze(1) != target.unsqueeze(2))
+        asked, wanted = queries[real].transpose(0, 1).contiguous(), place[:, 1:][real]
+        again = (repeats * (past.unsqueeze(1) == target.unsqueeze(2))).sum(2)[real]
+        bias = rows.bias.squeeze(1)
+        positive = (asked * unit.index_select(0, wanted).transpose(0, 1)).sum(2) + bias.index_select(0, wanted) + again
         empty = -len(negatives.item) % COLUMNS
         sampled = functional.pad(rows.place(negatives.item), (0, empty))
         correction = log_q_correction(negatives.drawn, negatives.log_expected)
-        own = (heads * vectors.index_select(1, positive)).sum(2) + (others * rest.index_select(0, positive)).sum(1)
         return one_pass.loss(
-            heads,
-            vectors.index_select(1, sampled),
-            others,
-            rest.index_select(0, sampled),
+            asked,
+            unit.index_select(0, sampled).transpose(0, 1).contiguous(),
+            bias.index_select(0, sampled),
             functional.pad(correction, (0, empty), value=-math.inf),
-            accidental_hits(target[real], negatives.item),
-            own,
+            accidental_hits(past, target, negatives.item),
+            own.masked_fill(~allowed, -math.inf)[:, real],
+            positive,
             scored_in,
             kind,
         )
+
+    def _own(self, queries: Tensor, vectors: Tensor, repeats: Tensor, past: Tensor) -> Tensor:
+        """[heads, batch, asked, length]: likeness and repeats of the history's items (last) for each query.
+
+        queries: [batch, asked, heads, dim]; vectors: [batch, length, heads · dim]; repeats: [batch, asked, length].
+        """
+        heads = vectors.view(*past.shape, self.heads, self.dim).permute(2, 0, 3, 1)
+        same = (past.unsqueeze(2) == past.unsqueeze(1)).to(repeats.dtype)
+        return torch.matmul(queries.permute(2, 0, 1, 3), heads) + torch.matmul(repeats, same)
 
     def _unit(self, vectors: Tensor) -> Tensor:
         """Vectors whose heads are of length 1 each: [rows, heads · dim] → [rows, heads, dim]."""
@@ -133,32 +148,45 @@ class TwoTower(nn.Module):
 
     @torch.no_grad()
     def item_vectors(self) -> Tensor:
-        """[items, heads · dim + codes + 1], so that the inner product with a query vector is the score."""
-        return torch.cat([self._unit(self.item.weight).flatten(1), self.codes, self.bias.weight], dim=1).cpu()
+        """[items, heads · dim + 1], so that the inner product with a query vector is the score but for repeats."""
+        return torch.cat([self._unit(self.item.weight).flatten(1), self.bias.weight], dim=1).cpu()
 
     @torch.no_grad()
-    def query_vectors(self, item: Tensor, event: Tensor) -> Tensor:
-        """Histories [users, length], padded at the end → [users, heads · dim + codes + 1]; none: zeros and 1."""
-        item, event = (one.to(self.item.weight.device) for one in (item, event))
-        known = (item >= 0).unsqueeze(2)
-        last, user = (known.sum((1, 2)) - 1).clamp(min=0), torch.arange(len(item), device=item.device)
-        past = item.clamp(min=0)
-        heads, others = self.pool(self.item(past) * known, self.codes[past] * known, event)
-        return torch.cat([heads[user, last].flatten(1) / self.heads, others[user, last]], dim=1).cpu()
+    def query_vectors(self, item: Tensor, event: Tensor) -> tuple[Tensor, Tensor]:
+        """Histories [users, length], padded at the end → vectors [users, heads · dim + 1], own scores [users, length].
+
+        The own scores are those of the history's items, repeats included, each at its newest step; −∞ elsewhere.
+        Who has no history: zeros and 1.
+        """
+        device = self.item.weight.device
+        item, event = item.to(device), event.to(device)
+        known, user = item >= 0, torch.arange(len(item), device=device)
+        last = (known.sum(1) - 1).clamp(min=0)
+        past = self.item(item.clamp(min=0))
+        queries, repeats = self.pool(past * known.unsqueeze(2), event), self.repeats(item, event)
+        vectors = functional.pad(queries[user, last].flatten(1) / self.heads, (0, 1), value=1.0)
+        own = self._own(queries[user, last].unsqueeze(1), self._unit(past), repeats[user, last].unsqueeze(1), item)
+        scores = own.mean(0).squeeze(1) + self.bias(item.clamp(min=0)).squeeze(2)
+        return vectors.cpu(), scores.masked_fill(~newest(item)[user, last], -math.inf).cpu()
 
 
-def item_codes(items: int, length: int) -> Tensor:
-    """[items, length]: random signs over √length, the same for an item in every model and on every machine."""
-    signs = np.random.default_rng(CODE_SEED).integers(0, 2, (items, length), dtype=np.int8)
-    return torch.from_numpy((signs * 2 - 1).astype(np.float32) / np.float32(math.sqrt(max(length, 1))))
+def newest(item: Tensor) -> Tensor:
+    """[batch, length, length]: whether a step (last) is, after each position, the newest with its item.
 
-
-def _pooled(step: Tensor, kind: Tensor, vectors: Tensor, event: Tensor) -> Tensor:
-    """[batch, length, dim]: after each position, the weighted sum of its and the earlier vectors [batch, length, dim].
-
-    step: [window], log weight of a step back; kind: [event types], log weight; event: [batch, length].
+    item: [batch, length], −1 where padded.
     """
-    steps = torch.arange(vectors.shape[1], device=vectors.device)
+    steps = torch.arange(item.shape[1], device=item.device)
+    later = (item.unsqueeze(2) == item.unsqueeze(1)) & (steps > steps.unsqueeze(1))
+    again = torch.where(later, steps, item.shape[1]).amin(dim=2)  # [batch, length], when the item comes back
+    past = (steps <= steps.unsqueeze(1)) & (item >= 0).unsqueeze(1)
+    return past & (again.unsqueeze(1) > steps.unsqueeze(1))
+
+
+def _of_steps(weight: Tensor, length: int) -> Tensor:
+    """[length, length]: after each position, the weight of each step (last) up to it; 0 beyond the window.
+
+    weight: [window], log weight of a step back.
+    """
+    steps = torch.arange(length, device=weight.device)
     back = steps.unsqueeze(1) - steps
-    weights = step.exp()[back.clamp(0, len(step) - 1)] * ((back >= 0) & (back < len(step)))
-    return torch.matmul(weights, vectors * kind.exp()[event].unsqueeze(2))
+    return weight.exp()[back.clamp(0, len(weight) - 1)] * ((back >= 0) & (back < len(weight)))

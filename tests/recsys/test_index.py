@@ -88,3 +88,14 @@ def test_recall_to_exact_is_the_share_of_the_best_that_is_found() -> None:
     assert index.recall_to_exact(index.build(vectors), vectors, queries, 2) == 1.0
     other = index.build(vectors[:3])  # lacks item 3: the second query's best
     assert index.recall_to_exact(other, vectors, queries, 2) == (2 / 2 + 1 / 2) / 2
+
+
+def test_what_is_inserted_takes_its_place_by_its_own_score() -> None:
+    items, scores = (
+        np.array([[4, 2, 7], [1, -1, -1]], dtype=np.int32),
+        np.array([[3.0, 2.0, 1.0], [5.0, -np.inf, -np.inf]]),
+    )
+    own, own_scores = np.array([[2, 9, 9], [3, -1, -1]]), np.array([[2.5, 1.5, -np.inf], [6.0, -np.inf, -np.inf]])
+    found, values = index.insert(items, scores, own, own_scores)
+    assert found.tolist() == [[4, 2, 9], [3, 1, -1]]
+    assert values.tolist() == [[3.0, 2.5, 1.5], [6.0, 5.0, -np.inf]]

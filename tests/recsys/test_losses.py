@@ -46,7 +46,8 @@ def estimated(sign: float) -> float:
     """Loss of one query over a big sample, log q taken off (1) or added (−1)."""
     sample = NegativeSampler.of(COUNTS).draw(400_000, torch.Generator().manual_seed(1))
     scores: Tensor = SCORES[sample.item] + log_q_correction(sample.drawn, sign * sample.log_expected)
-    scores[accidental_hits(torch.tensor([POSITIVE]), sample.item)] = -math.inf
+    _, hit = accidental_hits(torch.tensor([[-1]]), torch.tensor([[POSITIVE]]), sample.item)
+    scores[hit] = -math.inf
     return float(sampled_softmax(SCORES[[POSITIVE]], scores.unsqueeze(0)))
 
 
@@ -56,8 +57,15 @@ def test_the_estimate_converges_to_the_full_softmax() -> None:
     assert abs(estimated(sign=-1) - full) > 1
 
 
-def test_an_accidental_hit_is_the_place_of_a_positive_among_the_candidates() -> None:
-    assert accidental_hits(torch.tensor([5, 4, 8, 9]), torch.tensor([3, 5, 8])).tolist() == [1, -1, 2, -1]
+def test_accidental_hits_are_the_positive_and_what_the_history_holds_so_far() -> None:
+    past = torch.tensor([[5, 3, 5], [8, 1, -1]])
+    target = torch.tensor([[3, 5, 2], [1, -1, -1]])
+    row, place = accidental_hits(past, target, torch.tensor([3, 5, 8]))
+    # Rows: 0–2 of the first window, 3 of the second.  After the first step its history is 5 and it is 3 that follows.
+    assert sorted({*zip(row.tolist(), place.tolist(), strict=True)}) == [
+        (0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1), (3, 2)
+    ]  # fmt: skip
+    assert row.tolist() == sorted(row.tolist())
 
 
 def test_bpr_is_the_weighted_mean_over_pairs() -> None:

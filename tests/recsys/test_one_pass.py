@@ -7,32 +7,36 @@ from torch import Tensor
 from tasks.recsys import losses, one_pass
 from tasks.recsys.one_pass import Loss
 
-HEADS, BATCH, SAMPLED, DIM, REST = 2, 7, 5, 3, 4
+HEADS, BATCH, SAMPLED, DIM, OWN = 2, 7, 5, 3, 2
 CORRECTION = torch.tensor([0.5, -1.0, 0.0, 2.0, -math.inf])
-HITS = torch.tensor([-1, -1, -1, 1, -1, 3, -1])
+HITS = torch.tensor([1, 1, 3, 5]), torch.tensor([0, 3, 1, 2])
 
 
 def inputs() -> list[Tensor]:
-    """Query, candidates, their other parts, and the positives."""
+    """Query, candidates, bias, own scores and the positives."""
     generator = torch.Generator().manual_seed(0)
-    shapes = (HEADS, BATCH, DIM), (HEADS, SAMPLED, DIM), (BATCH, REST), (SAMPLED, REST), (HEADS, BATCH)
-    return [torch.randn(shape, generator=generator).requires_grad_() for shape in shapes]
+    shapes = (HEADS, BATCH, DIM), (HEADS, SAMPLED, DIM), (SAMPLED,), (HEADS, BATCH, OWN), (HEADS, BATCH)
+    made = [torch.randn(shape, generator=generator) for shape in shapes]
+    made[3][:, 2] = -math.inf  # a row without own candidates
+    return [one.requires_grad_() for one in made]
 
 
 def ours(given: list[Tensor], kind: Loss, scored_in: torch.dtype = torch.float32) -> Tensor:
-    query, candidates, other_query, other_candidates, positive = given
-    return one_pass.loss(query, candidates, other_query, other_candidates, CORRECTION, HITS, positive, scored_in, kind)
+    query, candidates, bias, own, positive = given
+    return one_pass.loss(query, candidates, bias, CORRECTION, HITS, own, positive, scored_in, kind)
 
 
 def plain(given: list[Tensor], kind: Loss) -> Tensor:
     """The same by the plain losses, all scores in memory."""
-    query, candidates, other_query, other_candidates, positive = given
-    hit = HITS.unsqueeze(1) == torch.arange(SAMPLED)
-    scores = query @ candidates.transpose(1, 2) + other_query @ other_candidates.T
-    scores = scores.masked_fill(hit, -math.inf).flatten(0, 1)
+    query, candidates, bias, own, positive = given
+    hit = torch.zeros(BATCH, SAMPLED, dtype=torch.bool).index_put_(HITS, torch.tensor(True))
+    scores = (query @ candidates.transpose(1, 2) + bias).masked_fill(hit, -math.inf)
+    correction = torch.cat([CORRECTION, torch.zeros(OWN)])
     if kind == "bpr":
-        return losses.bpr(positive.flatten(), scores, CORRECTION)
-    return losses.sampled_softmax(positive.flatten(), scores + CORRECTION)
+        # Own candidates are further pairs of weight 1 beside the sample's, whose weights alone make up the total.
+        everything = torch.logsumexp(correction, 0) - torch.logsumexp(CORRECTION, 0)
+        return losses.bpr(positive.flatten(), torch.cat([scores, own], 2).flatten(0, 1), correction) * everything.exp()
+    return losses.sampled_softmax(positive.flatten(), (torch.cat([scores, own], 2) + correction).flatten(0, 1))
 
 
 @pytest.mark.parametrize("kind", ["softmax", "bpr"])
@@ -68,6 +72,7 @@ def test_half_precision_is_near(kind: Loss) -> None:
 
 
 def test_great_scores_do_not_overflow() -> None:
-    query, candidates, none = torch.full((1, 1, 1), 500.0), torch.ones(1, 1, 1), torch.zeros(1, 0)
-    zero, nowhere = torch.zeros(1), torch.tensor([-1])
-    assert one_pass.loss(query, candidates, none, none, zero, nowhere, torch.zeros(1, 1)).item() == 500
+    query, candidates, zero = torch.full((1, 1, 1), 500.0), torch.ones(1, 1, 1), torch.zeros(1)
+    nowhere = torch.zeros(0, dtype=torch.long)
+    own, positive = torch.full((1, 1, 1), 400.0), torch.zeros(1, 1)
+    assert one_pass.loss(query, candidates, zero, zero, (nowhere, nowhere), own, positive).item() == 500

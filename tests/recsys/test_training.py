@@ -36,7 +36,7 @@ def fitted(
 ) -> tuple[TwoTower, Fit]:
     """A model and its fit; `spoil` does something to the model before."""
     torch.manual_seed(recipe.seed)
-    model = TwoTower(ITEMS, 8, 5, heads=2, codes=16)
+    model = TwoTower(ITEMS, 8, 5, heads=2)
     spoil(model)
     return model, fit(model, WINDOWS, recipe, epochs, validate, checkpoint)
 
@@ -53,7 +53,7 @@ def test_it_learns_what_belongs_together() -> None:
     model, found = fitted(changed(max_epochs=12), epochs=12)
     items = torch.arange(ITEMS)
     with torch.no_grad():
-        scores = model.query_vectors(items.unsqueeze(1), torch.zeros(ITEMS, 1).long()) @ model.item_vectors().T
+        scores = model.query_vectors(items.unsqueeze(1), torch.zeros(ITEMS, 1).long())[0] @ model.item_vectors().T
     scores.fill_diagonal_(-math.inf)
     others = scores.topk(3).indices // 4 == (items // 4).unsqueeze(1)
     assert float(others.float().mean()) > 0.95
@@ -101,7 +101,7 @@ def test_a_poisoned_weight_is_said_at_once() -> None:
 def big(poison: float | None = None, at: int = 0) -> TwoTower:
     """A model of far more items than an epoch touches."""
     torch.manual_seed(0)
-    model = TwoTower(50_000, 8, 5, heads=2, codes=16)
+    model = TwoTower(50_000, 8, 5, heads=2)
     if poison is not None:
         with torch.no_grad():
             model.item.weight[at] = poison

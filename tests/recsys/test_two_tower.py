@@ -7,16 +7,16 @@ from torch import Tensor
 from tasks.recsys.interactions import CART, VIEW
 from tasks.recsys.row_adam import RowAdam
 from tasks.recsys.sampling import Negatives, NegativeSampler
-from tasks.recsys.two_tower import Rows, TwoTower, item_codes
+from tasks.recsys.two_tower import Rows, TwoTower, newest
 
-ITEMS, DIM, WINDOW, HEADS, CODES = 12, 8, 4, 2, 6
+ITEMS, DIM, WINDOW, HEADS = 12, 8, 4, 2
 
 
 @pytest.fixture
 def model() -> TwoTower:
     """A two-tower with every parameter away from where it starts."""
     torch.manual_seed(3)
-    made = TwoTower(ITEMS, DIM // HEADS, WINDOW, HEADS, CODES)
+    made = TwoTower(ITEMS, DIM // HEADS, WINDOW, HEADS)
     with torch.no_grad():
         for name, parameter in made.named_parameters():
             if name != "item.weight":
@@ -52,21 +52,48 @@ def read(model: TwoTower, item: Tensor, sample: Negatives) -> tuple[Rows, RowAda
 
 def query(model: TwoTower, item: list[int], event: list[int]) -> Tensor:
     """The query vector of one history."""
-    return model.query_vectors(ids(item), ids(event))[0]
+    return model.query_vectors(ids(item), ids(event))[0][0]
+
+
+@torch.no_grad()
+def score(model: TwoTower, item: list[int], event: list[int]) -> Tensor:
+    """[items]: every item's score for one history."""
+    vector, own = model.query_vectors(ids(item), ids(event))
+    scores = model.item_vectors() @ vector[0]
+    for at, one in zip(item, own[0], strict=True):
+        if torch.isfinite(one):
+            scores[at] = one
+    return scores
 
 
 @torch.no_grad()
 def test_a_query_is_the_weighted_sum_of_the_newest_steps(model: TwoTower) -> None:
     item, event = [5, 2, 2, 9, 1], [VIEW, CART, VIEW, VIEW, CART]
-    likeness, repeats = torch.zeros(DIM), torch.zeros(CODES)
+    likeness = torch.zeros(DIM)
     for back in range(WINDOW):  # item 5 is one step too far back
         at = len(item) - 1 - back
         likeness += (model.step[back] + model.event[event[at]]).exp() * model.item.weight[item[at]]
-        repeats += (model.repeat[back] + model.repeat_event[event[at]]).exp() * model.codes[item[at]]
     heads = likeness.view(HEADS, -1) / likeness.view(HEADS, -1).norm(dim=1, keepdim=True)
     scaled = heads / model.log_temperature.exp() / HEADS  # the score is the mean over heads
-    expected = [*scaled.flatten().tolist(), *repeats.tolist(), 1.0]
-    assert query(model, item, event).tolist() == pytest.approx(expected, abs=1e-5)
+    assert query(model, item, event).tolist() == pytest.approx([*scaled.flatten().tolist(), 1.0], abs=1e-5)
+
+
+@torch.no_grad()
+def test_the_history_s_own_items_get_what_repeats_add(model: TwoTower) -> None:
+    item, event = [5, 2, 2, 9, 1], [VIEW, CART, VIEW, VIEW, CART]
+    vector, own = model.query_vectors(ids(item), ids(event))
+    repeats = dict.fromkeys(range(ITEMS), 0.0)
+    for back in range(WINDOW):
+        at = len(item) - 1 - back
+        repeats[item[at]] += float((model.repeat[back] + model.repeat_event[event[at]]).exp())
+    assert torch.isfinite(own[0]).tolist() == [True, False, True, True, True]  # an item counts once, at its newest step
+    for at in (0, 2, 3, 4):
+        expected = float(model.item_vectors()[item[at]] @ vector[0]) + repeats[item[at]]
+        assert float(own[0, at]) == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_newest_step_of_an_item_after_each_position() -> None:
+    assert newest(ids([5, 2, 5, -1]))[0].int().tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0]]
 
 
 @torch.no_grad()
@@ -76,32 +103,17 @@ def test_later_steps_change_no_earlier_query(model: TwoTower) -> None:
         later_item, later_event = item.clone(), event.clone()
         later_item[0, position:] = 11
         later_event[0, position:] = 2
-        for one, other in zip(pooled(model, item, event), pooled(model, later_item, later_event), strict=True):
-            assert torch.equal(one[:position], other[:position])
-            assert not torch.allclose(one[position], other[position])
-
-
-def pooled(model: TwoTower, item: Tensor, event: Tensor) -> list[Tensor]:
-    """Both parts of the queries after each position of one history."""
-    return [part[0] for part in model.pool(model.item(item), model.codes[item], event)]
-
-
-def test_codes_tell_items_apart_and_are_always_the_same() -> None:
-    codes = item_codes(200, 32)
-    products = codes @ codes.T
-    assert products.diagonal().tolist() == pytest.approx([1.0] * 200)
-    others = products[~torch.eye(200, dtype=torch.bool)]
-    assert float(others.mean()) == pytest.approx(0, abs=0.01)
-    assert float(others.std()) == pytest.approx(1 / math.sqrt(32), rel=0.05)
-    assert torch.equal(item_codes(300, 32)[:200], codes)  # an item keeps its code when others come
-    assert (codes[0] > 0).nonzero().squeeze(1).tolist()[:6] == [0, 2, 4, 8, 10, 11]
+        one, other = (model.pool(model.item(i), e)[0] for i, e in ((item, event), (later_item, later_event)))
+        assert torch.equal(one[:position], other[:position])
+        assert not torch.allclose(one[position], other[position])
 
 
 @torch.no_grad()
 def test_padding_is_ignored(model: TwoTower) -> None:
-    short = model.query_vectors(ids([5, 2]), ids([VIEW, CART]))
-    padded = model.query_vectors(ids([5, 2, -1, -1]), ids([VIEW, CART, VIEW, VIEW]))
+    short, own = model.query_vectors(ids([5, 2]), ids([VIEW, CART]))
+    padded, padded_own = model.query_vectors(ids([5, 2, -1, -1]), ids([VIEW, CART, VIEW, VIEW]))
     assert padded[0].tolist() == pytest.approx(short[0].tolist(), abs=1e-6)
+    assert padded_own[0].tolist() == pytest.approx([*own[0].tolist(), -math.inf, -math.inf], abs=1e-6)
     plain = loss(model, ids([5, 2, 7]), ids([0, 0, 0]), negatives(1, 3))
     padded_loss = loss(model, ids([5, 2, 7, -1, -1]), ids([0, 0, 0, 0, 0]), negatives(1, 3))
     assert float(padded_loss) == pytest.approx(float(plain), rel=1e-6)
@@ -111,7 +123,7 @@ def test_padding_is_ignored(model: TwoTower) -> None:
 @pytest.mark.parametrize("heads", [1, HEADS])
 def test_the_loss_is_the_mean_over_heads_of_the_cross_entropy_of_their_scores(heads: int) -> None:
     torch.manual_seed(4)
-    model = TwoTower(ITEMS, DIM // heads, WINDOW, heads, CODES)
+    model = TwoTower(ITEMS, DIM // heads, WINDOW, heads)
     torch.nn.init.normal_(model.bias.weight)
     history, target, others = [5, 2, 7], 9, [1, 3, 11]
     losses = loss(model, ids([*history, target]), ids([0, 1, 0, 0]), negatives(*others))
@@ -119,12 +131,11 @@ def test_the_loss_is_the_mean_over_heads_of_the_cross_entropy_of_their_scores(he
     last = 3 * float(losses) - 2 * float(two_less)  # a mean of three less a mean of the first two
     asked, items = query(model, history, [0, 1, 0]), model.item_vectors()
     likeness = (asked * items)[:, :DIM].view(ITEMS, heads, -1).sum(2) * heads
-    scores = likeness.T + (asked * items)[:, DIM:].sum(1)
-    expected = [
-        math.log(sum(math.exp(float(one[j])) for j in (target, *others))) - float(one[target]) for one in scores
-    ]
+    repeats = score(model, history, [0, 1, 0]) - items @ asked
+    scores = likeness.T + items[:, DIM] + repeats
+    candidates = (target, *others, *history)  # the history's own items are told apart, too
+    expected = [math.log(sum(math.exp(float(one[j])) for j in candidates)) - float(one[target]) for one in scores]
     assert last == pytest.approx(sum(expected) / heads, abs=1e-4)
-    assert scores.mean(0).tolist() == pytest.approx((items @ asked).tolist(), abs=1e-4)
 
 
 @torch.no_grad()
@@ -134,15 +145,17 @@ def test_dropout_hides_an_item_from_likeness_alone(model: TwoTower) -> None:
     full = float(model.loss(rows, item, event, sample))
     assert float(model.loss(rows, item, event, sample, item >= 0)) == full
     hidden = float(model.loss(rows, item, event, sample, item != 5))
-    rows.item[rows.ids == 5] = 0.0  # item 5 is neither a target nor a negative; its code stays
-    assert hidden == float(model.loss(rows, item, event, sample)) != full
+    assert hidden != full
+    pooled = model.pool(rows.item[rows.place(item[:, :-1])] * (item[:, :-1] != 5).unsqueeze(2), event[:, :-1])
+    alone = model.pool(rows.item[rows.place(item[:, 1:-1])], event[:, 1:-1])
+    assert torch.allclose(pooled[:, 1], alone[:, 0], atol=1e-6)  # after the second step: as if 5 had not been there
 
 
 @torch.no_grad()
 def test_likeness_is_a_cosine_over_the_temperature_for_each_head(model: TwoTower) -> None:
     asked, item = query(model, [5, 2], [0, 0]), model.item_vectors()
-    assert asked.shape == (DIM + CODES + 1,)
-    assert item.shape == (ITEMS, DIM + CODES + 1)
+    assert asked.shape == (DIM + 1,)
+    assert item.shape == (ITEMS, DIM + 1)
     lengths = asked[:DIM].view(HEADS, -1).norm(dim=1) * HEADS
     assert lengths.tolist() == pytest.approx(torch.exp(-model.log_temperature)[:, 0].tolist())
     assert item[:, :DIM].reshape(ITEMS * HEADS, -1).norm(dim=1).tolist() == pytest.approx([1] * ITEMS * HEADS)
@@ -150,8 +163,9 @@ def test_likeness_is_a_cosine_over_the_temperature_for_each_head(model: TwoTower
 
 
 def test_who_has_no_history_gets_zeros_and_1(model: TwoTower) -> None:
-    vectors = model.query_vectors(ids([-1, -1], [3, -1]), ids([0, 0], [0, 0]))
-    assert vectors[0].tolist() == [0] * (DIM + CODES) + [1]
+    vectors, own = model.query_vectors(ids([-1, -1], [3, -1]), ids([0, 0], [0, 0]))
+    assert vectors[0].tolist() == [0] * DIM + [1]
+    assert own[0].tolist() == [-math.inf] * 2
     assert float(vectors[1, :DIM].norm()) > 0
 
 
@@ -170,7 +184,7 @@ def test_gradients_are_of_the_batch_and_its_negatives_alone(model: TwoTower) -> 
     assert rows.item.grad is not None
     assert rows.bias.grad is not None
     assert (rows.item.grad != 0).any(dim=1).tolist() == [True] * 5
-    assert (rows.bias.grad[:, 0] != 0).tolist() == [True, True, True, False, True]  # item 5 is never scored
+    assert (rows.bias.grad[:, 0] != 0).all()
     assert model.item.weight.grad is None
 
 
@@ -186,7 +200,7 @@ def test_a_step_leaves_every_other_row_as_it_was_to_the_bit(model: TwoTower) -> 
 
 def test_the_gradient_of_the_sampled_loss_is_that_of_the_full_one_on_average() -> None:
     torch.manual_seed(0)
-    model = TwoTower(ITEMS, DIM // HEADS, WINDOW, HEADS, CODES)
+    model = TwoTower(ITEMS, DIM // HEADS, WINDOW, HEADS)
     sampler = NegativeSampler.of(torch.tensor([50, 1, 1, 9, 0, 3, 80, 2, 1, 1, 5, 1]))
     sampled = sampler.draw(200_000, torch.Generator().manual_seed(0))
     rows = rows_of(model, ids([5, 2]), sampled)
@@ -194,6 +208,6 @@ def test_the_gradient_of_the_sampled_loss_is_that_of_the_full_one_on_average() -
     assert rows.bias.grad is not None
     found = rows.bias.grad[:, 0]
     with torch.no_grad():
-        chance = torch.softmax((model.query_vectors(ids([5]), ids([0])) @ model.item_vectors().T)[0], dim=0)
+        chance = torch.softmax((model.query_vectors(ids([5]), ids([0]))[0] @ model.item_vectors().T)[0], dim=0)
     chance[2] -= 1  # the softmax less the target
     assert found.tolist() == pytest.approx(chance.tolist(), abs=0.01)
