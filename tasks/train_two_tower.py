@@ -4,7 +4,6 @@ import dataclasses
 import logging
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +13,10 @@ import torch
 from tasks import dataset_files, fits, registry, side_by_side
 from tasks.contracts import Dataset, Retriever, TrainTwoTowerConfig
 from tasks.failures import BadModel
-from tasks.recsys import cooccurrence, evaluation, index, retrieval, steps, training
+from tasks.recsys import calibration, cooccurrence, evaluation, index, retrieval, steps, training
+from tasks.recsys.calibration import Shifts
 from tasks.recsys.candidates import SOURCES, WEIGHTS
-from tasks.recsys.interactions import Interactions
+from tasks.recsys.interactions import Interactions, Ints
 from tasks.recsys.retrieval import Tower
 from tasks.recsys.sequences import Windows, last_out, windows
 from tasks.recsys.training import Fit
@@ -69,9 +69,9 @@ def train_two_tower(dataset: Dataset, config: TrainTwoTowerConfig, run: TaskRun)
     with side_by_side.processes(apart=len(interactions) >= WORTH_PROCESSES) as start:
         first_fit = start(_fit, plans[0], recipe.max_epochs)
         _write_neighbours(out / "neighbours", interactions, dataset)
-        chosen: Fit = first_fit()
-        others = [start(_fit, plan, chosen.epochs) for plan in plans[1:]]
-        fitted = [chosen, *(wait() for wait in others)]
+        chosen, shifts = first_fit()
+        others = [start(_fit, plan, chosen.epochs, shifts) for plan in plans[1:]]
+        fitted = [chosen, *(wait()[0] for wait in others)]
     for plan, fit in zip(plans, fitted, strict=True):
         _tell(run, plan.name, fit)
     torch.set_num_threads(os.cpu_count() or 1)
@@ -91,12 +91,16 @@ def train_two_tower(dataset: Dataset, config: TrainTwoTowerConfig, run: TaskRun)
     )
 
 
-def _fit(plan: Plan, epochs: int) -> Fit:
-    """Makes a fit and writes it.  On one thread: so it is the same bytes however many cores there are."""
+def _fit(plan: Plan, epochs: int, shifts: Shifts | None = None) -> tuple[Fit, Shifts]:
+    """Makes a fit and writes it; the first one is judged and calibrated on c1–c2, and the others are shifted like it.
+
+    On one thread, so that it is the same bytes however many cores there are.
+    """
     torch.set_num_threads(1)
     interactions, config = dataset_files.read_interactions(plan.data), plan.config
     known = interactions.before(plan.cut)
-    validate = _validation(interactions, plan.dataset, config.window) if plan.name == FITS[0] else None
+    held = None if shifts else _held_out(interactions, plan.dataset, config.window)
+    validate = held.recall if held and len(held.target) else None
     torch.manual_seed(config.seed)
     model = TwoTower(known.items, config.dim, config.window, config.heads)
     log.info("fit %s: %d interactions of %d users and %d items", plan.name, len(known), known.users, known.items)
@@ -104,9 +108,15 @@ def _fit(plan: Plan, epochs: int) -> Fit:
         fit = training.fit(model, windows(known, config.window), plan.recipe, epochs, validate, plan.checkpoint)
     except steps.Diverged as error:
         raise BadModel(f"fit {plan.name}: {error}") from None
+    model.cpu()
+    if held:
+        shifts = calibration.calibrate(model, *held.known(known.items))
+        log.info("calibrated: %s", {name: np.round(shift.flatten()[:3], 2).tolist() for name, shift in shifts.items()})
+    elif shifts:
+        calibration.shift(model, shifts)
     item_ids = dataset_files.read_item_ids(plan.data)[: known.items]
     fits.write_tower(plan.out, model, item_ids, known.users, plan.cut, config.index)
-    return fit
+    return fit, shifts or {}
 
 
 def _tell(run: TaskRun, name: str, fit: Fit) -> None:
@@ -141,23 +151,36 @@ def _forget(run: TaskRun) -> None:
         shutil.rmtree(Path(folder) / run.night, ignore_errors=True)
 
 
-def _validation(interactions: Interactions, dataset: Dataset, window: int) -> Callable[[TwoTower], float] | None:
-    """How good a fit of c1 is: recall@50 of each user's last item in c1–c2; None when nobody can be asked."""
+@dataclass(frozen=True)
+class HeldOut:
+    """What the fit of c1 is judged and calibrated on: each user's last item in c1–c2, and what came before it."""
+
+    asked: Windows
+    """[users, length], without items that are unknown at c1"""
+    target: Ints
+    """[users]"""
+
+    def recall(self, model: TwoTower) -> float:
+        """recall@50 of a model."""
+        found, _ = Tower(model, index.build(model.item_vectors().numpy())).answer(self.asked, CHOSEN_AT)
+        return float((found == self.target[:, None]).any(axis=1).mean())
+
+    def known(self, items: int) -> tuple[Windows, Ints]:
+        """Those whose target is known, and who have a history."""
+        some = (self.target < items) & (self.asked.item[:, 0] >= 0)
+        return Windows(self.asked.item[some], self.asked.event[some]), self.target[some]
+
+
+def _held_out(interactions: Interactions, dataset: Dataset, window: int) -> HeldOut:
     asked, target = last_out(interactions.before(dataset.second_cut), dataset.first_cut, window, VALIDATION_USERS)
     if not len(target):
         log.warning("nobody in c1–c2 can be asked for a next item: every epoch of the recipe is run, none is chosen")
-        return None
-    known = interactions.before(dataset.first_cut).items
-    order = np.argsort((asked.item < 0) | (asked.item >= known), axis=1, kind="stable")  # unknown items behind
-    item, event = np.take_along_axis(asked.item, order, 1), np.take_along_axis(asked.event, order, 1)
-    asked = Windows(np.where(item < known, item, -1), event)
-    log.info("each epoch is judged on %d users of c1–c2", len(target))
-
-    def recall(model: TwoTower) -> float:
-        found, _ = Tower(model, index.build(model.item_vectors().numpy())).answer(asked, CHOSEN_AT)
-        return float((found == target[:, None]).any(axis=1).mean())
-
-    return recall
+    else:
+        log.info("each epoch is judged on %d users of c1–c2", len(target))
+    unknown = (asked.item < 0) | (asked.item >= interactions.before(dataset.first_cut).items)
+    order = np.argsort(unknown, axis=1, kind="stable")
+    item = np.take_along_axis(np.where(unknown, -1, asked.item), order, 1)
+    return HeldOut(Windows(item, np.take_along_axis(asked.event, order, 1)), target)
 
 
 def _write_neighbours(folder: Path, interactions: Interactions, dataset: Dataset) -> None:

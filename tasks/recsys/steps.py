@@ -108,7 +108,7 @@ class Training(lightning.LightningModule):
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Adam for everything; for the tables, of the rows that a batch touches."""
-        dense = [one for one in self.model.parameters() if all(one is not table for table in self.model.tables)]
+        dense = [one for one in self.model.dense.values() if one.requires_grad]
         self.of_tables = RowAdam(self.model.tables, self.recipe.learning_rate, BETAS, EPS)
         self.of_others = torch.optim.Adam(dense, self.recipe.learning_rate * DENSE_RATE, BETAS, EPS)
         if self.resumed:
@@ -140,7 +140,8 @@ class Training(lightning.LightningModule):
         ids = torch.unique(torch.cat([item[item >= 0], negatives.item]))
         rows = Rows(ids, *self.of_tables.read(ids))
         kept = torch.rand(item.shape, generator=self.generator) >= self.recipe.dropout
-        loss = self.model.loss(rows, item, event, negatives, kept.to(item.device), self.scored_in, self.recipe.loss)
+        how = self.scored_in, self.recipe.loss
+        loss = self.model.loss(rows, item, event, negatives, kept.to(item.device), *how)
         if not torch.isfinite(loss):
             raise Diverged(f"the loss is {loss.item()} at step {self.step}: lower learning_rate, or look at the data")
         self.of_others.zero_grad()

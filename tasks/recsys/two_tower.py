@@ -41,12 +41,13 @@ class Rows:
 class TwoTower(nn.Module):
     """Scores an item for a history: how alike they are, how popular the item is, and whether it is in the history.
 
-        score(h, j) = meanₖ cos(Σ_b s_b e(b) xᵏ_{h_b}, xᵏ_j) / Tₖ  +  a_j  +  Σ_{b: h_b = j} r_b f(b)
+        score(h, j) = meanₖ cos(Σ_b s_b e(b) xᵏ_{h_b}, xᵏ_j) / Tₖ  +  p a_j  +  Σ_{b: h_b = j} r_b f(b)
 
     with b steps back from the newest interaction of h, learned weights s and r of a step, e and f of its event type,
-    and learned temperatures T.  A head xᵏ is one of an item's vectors, each of `dim` dimensions.  Each head learns
-    alone and only their scores are averaged: an ensemble in one table, since what a single one makes of the few
-    interactions of most items is largely chance.  The last sum speaks for repeats, which likeness cannot tell from
+    learned temperatures T, and p = 1 until it is calibrated.  A head xᵏ is one of an item's vectors, each of `dim`
+    dimensions.  Each head learns alone and only their scores are averaged: an ensemble in one table, since what a
+    single one makes of the few interactions of most items is largely chance.  The last sum speaks for repeats, which
+    likeness cannot tell from
     near neighbours; it is not 0 for the history's own items alone.  There is no table of users: whoever has a history
     has a vector, also one who came after training (most users of a day are new).
     """
@@ -64,11 +65,17 @@ class TwoTower(nn.Module):
         self.repeat = nn.Parameter(math.log(INITIAL_REPEAT) + back * math.log(INITIAL_REPEAT_DECAY))
         self.repeat_event = nn.Parameter(torch.zeros(len(EVENTS)))
         self.log_temperature = nn.Parameter(torch.full((heads, 1), math.log(INITIAL_TEMPERATURE)))
+        self.log_popularity = nn.Parameter(torch.zeros(()), requires_grad=False)  # of calibration alone
 
     @property
     def tables(self) -> list[Tensor]:
         """The parameters of which a batch touches few rows."""
         return [self.item.weight, self.bias.weight]
+
+    @property
+    def dense(self) -> dict[str, Tensor]:
+        """The few parameters that every batch touches, by name."""
+        return {name: one for name, one in self.named_parameters() if not name.startswith(("item.", "bias."))}
 
     def pool(self, vectors: Tensor, event: Tensor) -> Tensor:
         """Queries after each position, [batch, length, heads, dim], of length 1 / temperature.
@@ -105,18 +112,17 @@ class TwoTower(nn.Module):
         kept: [batch, length + 1], false where likeness is not to see an item of the history (dropout); None: all.
         """
         past, target, place = item[:, :-1], item[:, 1:], rows.place(item)
-        real, seen = target >= 0, past >= 0
-        if kept is not None:
-            seen = seen & kept[:, :-1]
+        seen = past >= 0 if kept is None else (past >= 0) & kept[:, :-1]
         unit = self._unit(rows.item)
         queries = self.pool(functional.embedding(place[:, :-1], rows.item) * seen.unsqueeze(2), event[:, :-1])
+        real = target >= 0
         repeats = self.repeats(past, event[:, :-1])
         own = self._own(queries, functional.embedding(place[:, :-1], unit.flatten(1)), repeats, past)
-        own = own + functional.embedding(place[:, :-1], rows.bias).transpose(1, 2)
+        bias = (rows.bias * self.log_popularity.exp()).squeeze(1)
+        own = own + bias[place[:, :-1]].unsqueeze(1)
         allowed = newest(past) & (past.unsqueeze(1) != target.unsqueeze(2))
         asked, wanted = queries[real].transpose(0, 1).contiguous(), place[:, 1:][real]
         again = (repeats * (past.unsqueeze(1) == target.unsqueeze(2))).sum(2)[real]
-        bias = rows.bias.squeeze(1)
         positive = (asked * unit.index_select(0, wanted).transpose(0, 1)).sum(2) + bias.index_select(0, wanted) + again
         empty = -len(negatives.item) % COLUMNS
         sampled = functional.pad(rows.place(negatives.item), (0, empty))
@@ -138,7 +144,7 @@ class TwoTower(nn.Module):
 
         queries: [batch, asked, heads, dim]; vectors: [batch, length, heads · dim]; repeats: [batch, asked, length].
         """
-        heads = vectors.view(*past.shape, self.heads, self.dim).permute(2, 0, 3, 1)
+        heads = vectors.view(*past.shape, *queries.shape[2:]).permute(2, 0, 3, 1)
         same = (past.unsqueeze(2) == past.unsqueeze(1)).to(repeats.dtype)
         return torch.matmul(queries.permute(2, 0, 1, 3), heads) + torch.matmul(repeats, same)
 
@@ -146,28 +152,39 @@ class TwoTower(nn.Module):
         """Vectors whose heads are of length 1 each: [rows, heads · dim] → [rows, heads, dim]."""
         return functional.normalize(vectors.view(-1, self.heads, self.dim), dim=2)
 
-    @torch.no_grad()
-    def item_vectors(self) -> Tensor:
-        """[items, heads · dim + 1], so that the inner product with a query vector is the score but for repeats."""
-        return torch.cat([self._unit(self.item.weight).flatten(1), self.bias.weight], dim=1).cpu()
+    def vectors(self, item: Tensor) -> Tensor:
+        """Items [...] → [..., heads · dim + 1], so that the inner product with a query is the score but for repeats."""
+        unit = self._unit(self.item(item)).view(*item.shape, -1)
+        return torch.cat([unit, self.bias(item) * self.log_popularity.exp()], dim=-1)
 
-    @torch.no_grad()
-    def query_vectors(self, item: Tensor, event: Tensor) -> tuple[Tensor, Tensor]:
-        """Histories [users, length], padded at the end → vectors [users, heads · dim + 1], own scores [users, length].
+    def answer(self, item: Tensor, event: Tensor) -> tuple[Tensor, Tensor]:
+        """Histories [users, length], padded at the end → queries [users, heads · dim + 1], own scores [users, length].
 
         The own scores are those of the history's items, repeats included, each at its newest step; −∞ elsewhere.
         Who has no history: zeros and 1.
         """
+        known, user = item >= 0, torch.arange(len(item), device=item.device)
+        last, past = (known.sum(1) - 1).clamp(min=0), item.clamp(min=0)
+        queries = self.pool(self.item(past) * known.unsqueeze(2), event)[user, last]
+        repeats = self.repeats(item, event)[user, last].unsqueeze(1)
+        own = self._own(queries.unsqueeze(1), self._unit(self.item(past)), repeats, item).mean(0).squeeze(1)
+        own = own + self.bias(past).squeeze(2) * self.log_popularity.exp()
+        return (
+            functional.pad(queries.flatten(1) / self.heads, (0, 1), value=1.0),
+            own.masked_fill(~newest(item)[user, last], -math.inf),
+        )
+
+    @torch.no_grad()
+    def item_vectors(self) -> Tensor:
+        """`vectors` of all items: [items, heads · dim + 1]."""
+        return self.vectors(torch.arange(self.item.num_embeddings, device=self.item.weight.device)).cpu()
+
+    @torch.no_grad()
+    def query_vectors(self, item: Tensor, event: Tensor) -> tuple[Tensor, Tensor]:
+        """`answer`, wherever the model is."""
         device = self.item.weight.device
-        item, event = item.to(device), event.to(device)
-        known, user = item >= 0, torch.arange(len(item), device=device)
-        last = (known.sum(1) - 1).clamp(min=0)
-        past = self.item(item.clamp(min=0))
-        queries, repeats = self.pool(past * known.unsqueeze(2), event), self.repeats(item, event)
-        vectors = functional.pad(queries[user, last].flatten(1) / self.heads, (0, 1), value=1.0)
-        own = self._own(queries[user, last].unsqueeze(1), self._unit(past), repeats[user, last].unsqueeze(1), item)
-        scores = own.mean(0).squeeze(1) + self.bias(item.clamp(min=0)).squeeze(2)
-        return vectors.cpu(), scores.masked_fill(~newest(item)[user, last], -math.inf).cpu()
+        queries, own = self.answer(item.to(device), event.to(device))
+        return queries.cpu(), own.cpu()
 
 
 def newest(item: Tensor) -> Tensor:
