@@ -19,7 +19,7 @@ from tasks.recsys.two_tower import Rows, TwoTower
 WARM_UP = 0.1
 """Share of the steps in which the learning rate rises to its peak; then it falls to zero."""
 BETAS, EPS = (0.9, 0.999), 1e-8
-ENOUGH_STEPS, MOST_PASSES = 400, 4
+ENOUGH_STEPS, MOST_PASSES = 2_400, 4
 """A fit of fewer steps passes over its windows more often, up to this many times as often."""
 DENSE_RATE = 0.5
 """Learning rate of the few parameters that every batch touches, as a share of the tables'."""
