@@ -72,9 +72,10 @@ def search(index: Any, queries: Floats, k: int) -> tuple[Ints, Floats]:
     scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
     for at in range(0, len(queries), BATCH):
         found, number = index.search(np.ascontiguousarray(queries[at : at + BATCH]), k)
-        order = np.lexsort((number, -found), axis=1)
-        scores[at : at + BATCH] = np.take_along_axis(found, order, 1)
-        ids[at : at + BATCH] = np.take_along_axis(number, order, 1)
+        scores[at : at + BATCH], ids[at : at + BATCH] = found, number
+    tied = np.flatnonzero((scores[:, 1:] == scores[:, :-1]).any(axis=1))  # few: only they have to be sorted
+    order = np.lexsort((ids[tied], -scores[tied]), axis=1)
+    scores[tied], ids[tied] = np.take_along_axis(scores[tied], order, 1), np.take_along_axis(ids[tied], order, 1)
     return ids, scores
 
 

@@ -21,11 +21,12 @@ from tasks.recsys.candidates import (
     blend,
 )
 from tasks.recsys.interactions import Histories, Interactions, Ints
+from tasks.recsys.parallel import in_order
 from tasks.recsys.sequences import Windows, history_windows
 from tasks.recsys.two_tower import TwoTower
 
 POPULAR_DAYS = 14
-ROWS = 8_192
+ROWS = 4_096
 """Histories answered at a time: bounds the memory, and a block of queries is one matrix product."""
 LEARNERS = 5_000
 """Users that the blend's weights are learned from, at most."""
@@ -81,9 +82,12 @@ class Retriever:
     def blended(self, histories: Histories, k: int) -> Iterator[Candidates]:
         """The blend's k best items of each history, in blocks of `ROWS` histories."""
         walk = self.walk(histories)
-        for at in range(0, len(histories), ROWS):
-            block = histories.take(np.arange(at, min(at + ROWS, len(histories))))
-            yield blend(*self.named(block, walk), k, self.weights)
+
+        def block(at: int) -> Candidates:
+            part = histories.take(np.arange(at, min(at + ROWS, len(histories))))
+            return blend(*self.named(part, walk), k, self.weights)
+
+        return in_order(block, range(0, len(histories), ROWS))
 
     def walk(self, histories: Histories) -> sparse.csr_array:
         """[items, items]: one step and two of co-visitation from the histories' items; `named` takes it."""

@@ -226,6 +226,6 @@ def test_a_checkpoint_of_another_recipe_is_no_beginning(tmp_path: Path, other: d
 
 
 def test_little_is_passed_over_more_often() -> None:
-    assert enough_epochs(WINDOWS, changed(batch_size=1)) == 4  # 300 targets: 1200 steps are enough
-    assert enough_epochs(WINDOWS, changed(batch_size=5)) == math.ceil(400 * 5 / 300)
+    assert enough_epochs(WINDOWS, changed(batch_size=0.5)) == 4  # 300 targets: 2400 steps of half a target are enough
+    assert enough_epochs(WINDOWS, changed(batch_size=1)) == math.ceil(2_400 * 1 / 300)
     assert enough_epochs(WINDOWS, RECIPE) == 16  # four times the recipe's at most
