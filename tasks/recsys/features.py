@@ -17,6 +17,7 @@ from tasks.recsys.statistics import NAMES, SMOOTHING
 
 FEATURES: Mapping[str, str] = {
     "place": "place in the blend, from 1",
+    "simple_place": "place in the order of the simple methods: own history, then co-visitation, then popular",
     "own_history_rank": "rank by the user's own history, from 1; missing where it is not in it",
     "covisitation_rank": "rank by decayed co-visitation in one step and in two, from 1; missing where it was not named",
     "two_tower_rank": "rank by the two-tower, from 1; missing where it was not named",
@@ -86,12 +87,23 @@ def features(pairs: Pairs, histories: Histories, items: ItemTable) -> Floats:
     """[pairs, features] in the order of `FEATURES`; `histories` [lists] are those that the pairs' rows count."""
     columns = {
         "place": pairs.place,
+        "simple_place": simple_place(pairs),
         **_sources(pairs),
         **_own(pairs, histories),
         **_taste(pairs, histories, items),
         **_item(pairs.item, items),
     }
     return np.stack([np.asarray(columns[name], dtype=np.float32) for name in FEATURES], axis=1)
+
+
+def simple_place(pairs: Pairs) -> Floats:
+    """[pairs]: where an item stands when the sources' lists are laid end to end, the simple ones first."""
+    place, behind = np.full(len(pairs), np.inf, dtype=np.float32), 0
+    for source in (OWN_HISTORY, COVISITATION, POPULAR, TWO_TOWER):
+        rank = pairs.rank[:, SOURCES.index(source)]
+        place = np.where(np.isinf(place) & (rank > 0), np.float32(behind) + rank, place)
+        behind += source.depth
+    return place
 
 
 def _sources(pairs: Pairs) -> dict[str, Floats]:

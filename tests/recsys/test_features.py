@@ -4,8 +4,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tasks.recsys.candidates import SOURCES, Pairs
-from tasks.recsys.features import FEATURES, ItemTable, features, item_table
+from tasks.recsys.candidates import COVISITATION, OWN_HISTORY, POPULAR, SOURCES, TWO_TOWER, Pairs
+from tasks.recsys.features import FEATURES, ItemTable, features, item_table, simple_place
 from tasks.recsys.interactions import CART, DAY, TRANSACTION, VIEW, Histories, Interactions, histories
 from tasks.recsys.statistics import item_statistics
 from tests.recsys.made import asked, chance, table, views
@@ -39,6 +39,17 @@ def test_what_the_sources_said() -> None:
     assert row["covisitation_score"] == pytest.approx(0.1)
     absent = ["own_history_rank", "two_tower_rank", "popular_rank", "two_tower_score"]
     assert all(math.isnan(row[name]) for name in absent)
+
+
+def test_the_place_among_the_simple_methods_is_that_of_the_first_who_names_the_item() -> None:
+    found = pairs((0, 0), (0, 1), (0, 2), (0, 3))
+    own, near, tower, popular = (SOURCES.index(one) for one in (OWN_HISTORY, COVISITATION, TWO_TOWER, POPULAR))
+    found.rank[:] = 0
+    found.rank[0, [own, near]] = 2, 1
+    found.rank[1, [near, popular]] = 3, 1
+    found.rank[2, popular] = 4
+    found.rank[3, tower] = 5
+    assert simple_place(found).tolist() == [2, 50 + 3, 50 + 300 + 4, 50 + 300 + 300 + 5]
 
 
 def test_what_the_history_did_with_the_item_its_category_and_its_price() -> None:

@@ -159,7 +159,7 @@ def test_likeness_is_a_cosine_over_the_temperature_for_each_head(model: TwoTower
     lengths = asked[:DIM].view(HEADS, -1).norm(dim=1) * HEADS
     assert lengths.tolist() == pytest.approx(torch.exp(-model.log_temperature)[:, 0].tolist())
     assert item[:, :DIM].reshape(ITEMS * HEADS, -1).norm(dim=1).tolist() == pytest.approx([1] * ITEMS * HEADS)
-    assert torch.equal(item[:, -1:], model.bias.weight)
+    assert torch.equal(item[:, -1:], model.bias.weight * model.log_popularity.exp())
 
 
 def test_who_has_no_history_gets_zeros_and_1(model: TwoTower) -> None:
