@@ -92,6 +92,7 @@ def slow(pair: Pairs, at: int, known: Interactions, past: Histories, items: Item
     history = list(zip(past.item[mine].tolist(), past.event[mine].tolist(), strict=True))
     rows = list(zip(known.item.tolist(), known.event.tolist(), ((CUT - known.time) / DAY).tolist(), strict=True))
     found = {"place": at + 1, "covisitation_rank": at + 1, "covisitation_score": (at + 1) / 10}
+    found["simple_place"] = OWN_HISTORY.depth + at + 1
     own = [(step, event) for step, (other, event) in enumerate(reversed(history)) if other == item]
     found |= {"own_count": len(own), "own_strongest": max((event + 1 for _, event in own), default=0)}
     found |= {"own_steps": own[0][0]} if own else {}
