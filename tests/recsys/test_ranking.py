@@ -39,10 +39,10 @@ def made(seed: int, signal: float, leak: bool = False) -> Groups:
 
 
 def ndcg(groups: Groups, by: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """NDCG@10 of each group with its one positive: 1 / log2(rank + 1)."""
+    """NDCG@10 of each group with its one positive, the last of those that tie with it: 1 / log2(rank + 1)."""
     table, positive = by.reshape(-1, SIZE), groups.grade.reshape(-1, SIZE).argmax(axis=1)
     own = np.take_along_axis(table, positive[:, None], 1)
-    rank = 1 + (table > own).sum(axis=1)
+    rank = (table >= own).sum(axis=1)
     return np.where(rank <= 10, 1 / np.log2(rank + 1), 0.0)
 
 
