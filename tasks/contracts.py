@@ -116,7 +116,7 @@ class Publication(Artifact):
     """One generation of recommendations, in force or held."""
 
     generation: str = Field(description="name of the generation")
-    verdict: Literal["promoted", "held", "first"] = Field(description="what the gate decided")
+    verdict: Literal["promoted", "held", "first", "forced"] = Field(description="what the gate decided")
     reason: str = Field(description="why, with the numbers")
     in_force: str = Field(description="the generation that the shop reads now")
     store: str = Field(description="where the recommendations are")
@@ -268,6 +268,15 @@ class TrainLambdarankConfig(Config):
 class PublishRecommendationsConfig(Config):
     top: int = Field(50, ge=1, le=300, description="recommendations a visitor")
     min_coverage: float = Field(0.99, ge=0, le=1, description="share of known visitors that must have a full list")
+    max_drop: float = Field(
+        0.05, ge=0, lt=1, description="share of the best recent champion's recall@50 or NDCG@10 that may be lost"
+    )
+    publish: Literal["as_usual", "always", "never"] = Field(
+        "as_usual", description="as usual, a backfill does not publish and every other night does, if the gate agrees"
+    )
+    force_reason: str = Field(
+        "", max_length=500, description="why to publish whatever the gate says, though never an earlier as_of; kept"
+    )
     keep_generations: int = Field(7, ge=2, le=365, description="newest generations that stay in the store")
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import polars as pl
 
@@ -39,6 +39,12 @@ CREATE VIEW IF NOT EXISTS recommendations AS
 generation in force for a visitor who is not there."""
 
 
+State = Verdict | Literal["rolled_back"]
+"""What was decided of a generation: by the gate, or by a person who took it out of force."""
+IN_FORCE = ("promoted", "first", "forced")
+"""Verdicts of a generation that is in force, or was."""
+
+
 @dataclass(frozen=True)
 class Generation:
     """One night's recommendations, as they are kept."""
@@ -46,7 +52,7 @@ class Generation:
     name: str
     as_of: int
     night: str
-    verdict: Verdict
+    verdict: State
     reason: str
     retriever_version: str
     ranker_version: str | None
@@ -77,7 +83,8 @@ class Store:
     """The SQLite file of the embedded runs.  A store on another database differs in how it connects and locks."""
 
     path: Path
-    OLDEST_LAST: ClassVar = "ORDER BY rowid DESC LIMIT -1 OFFSET ?"
+    WRITTEN: ClassVar = "rowid"
+    """the column that grows with each generation that is written"""
 
     @property
     def place(self) -> str:
@@ -113,6 +120,15 @@ class Store:
         """The generation that the shop reads."""
         with self.connection() as db:
             return _in_force(db)
+
+    def find(self, name: str) -> Generation | None:
+        """The generation of a name."""
+        return next((one for one in self.generations() if one.name == name), None)
+
+    def generations(self) -> list[Generation]:
+        """All that are kept, by as_of, then in the order of writing."""
+        with self.connection() as db:
+            return by_as_of(self._generations(db))
 
     def write(
         self,
@@ -154,11 +170,17 @@ class Store:
             db.execute("UPDATE generation SET verdict = 'held', reason = ? WHERE name = ?", (reason, name))
 
     def prune(self, keep: int) -> None:
-        """Forgets all but the `keep` generations written last, never the one in force."""
-        old = f"SELECT name FROM generation WHERE name NOT IN (SELECT generation FROM in_force) {self.OLDEST_LAST}"
+        """Forgets what `outdated` names."""
         with self.connection() as db, self.transaction(db):
-            for (name,) in db.execute(old, (keep - 1,)).fetchall():
+            for name in outdated(self._generations(db), _in_force(db), keep):
                 _forget(db, name)
+
+    def _generations(self, db: Database) -> list[Generation]:
+        """In the order of writing."""
+        return [
+            Generation(*row)
+            for row in db.execute(f"SELECT {_COLUMNS} FROM generation ORDER BY {self.WRITTEN}").fetchall()
+        ]
 
     def read(self, name: str | None) -> pl.DataFrame:
         """The rows visitorid, rank (from 1), itemid, score of a generation, by default the one in force; sorted."""
@@ -187,6 +209,34 @@ class Store:
         return pairs.select("visitorid", "rank", "itemid", "score").sort("visitorid", "rank")
 
 
+def by_as_of(generations: Iterable[Generation]) -> list[Generation]:
+    """From the order of writing to that of as_of; of one as_of, in the order of writing."""
+    return sorted(generations, key=lambda one: one.as_of)
+
+
+def previous(generations: Iterable[Generation], current: Generation) -> Generation | None:
+    """The one that was in force before: the last by as_of that was put in force and not rolled back.
+
+    The pointer moves forward in as_of alone, and back by a rollback alone, so this order is that of its moves.
+    """
+    names = [one for one in by_as_of(generations) if one.verdict in IN_FORCE or one.name == current.name]
+    before = names[: [one.name for one in names].index(current.name)]
+    return before[-1] if before else None
+
+
+def outdated(generations: Sequence[Generation], current: Generation | None, keep: int) -> list[str]:
+    """Names, of generations in the order of writing, of those that nothing needs.
+
+    The `keep` written last stay.  So do the one in force, the one before it, for a rollback, and that of the last
+    as_of, which the next night compares with what people did: a backfill of many old days must push out none of them.
+    """
+    needed = {one.name for one in generations[-keep:]} | {one.name for one in by_as_of(generations)[-1:]}
+    if current:
+        before = previous(generations, current)
+        needed |= {current.name} | ({before.name} if before else set())
+    return [one.name for one in generations if one.name not in needed]
+
+
 def store() -> Store:
     """The store that NIGHTJAR_RECOMMENDATIONS names."""
     place = os.environ.get("NIGHTJAR_RECOMMENDATIONS", "")
@@ -213,9 +263,11 @@ def _json(values: list[Any]) -> str:
     return json.dumps([round(v, 6) if isinstance(v, float) else v for v in values], separators=(",", ":"))
 
 
+_COLUMNS = "name, as_of, night, verdict, reason, retriever_version, ranker_version"
+
+
 def _in_force(db: Database) -> Generation | None:
-    columns = "name, as_of, night, verdict, reason, retriever_version, ranker_version"
-    row = db.execute(f"SELECT {columns} FROM generation JOIN in_force ON name = generation").fetchone()
+    row = db.execute(f"SELECT {_COLUMNS} FROM generation JOIN in_force ON name = generation").fetchone()
     return Generation(*row) if row else None
 
 

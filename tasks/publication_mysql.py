@@ -71,7 +71,7 @@ class MysqlStore(Store):
     host: str = ""
     port: int = 3306
     database: str = ""
-    OLDEST_LAST: ClassVar = "ORDER BY written DESC LIMIT 18446744073709551615 OFFSET ?"
+    WRITTEN: ClassVar = "written"
 
     @classmethod
     def at(cls, url: str) -> "MysqlStore":

@@ -3,6 +3,7 @@
 import itertools
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,11 +12,11 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks import candidate_files, dataset_files, publication, ranker_files, storage
+from tasks import candidate_files, dataset_files, publication, ranker_files, registry, storage
 from tasks.contracts import Candidates, Dataset, Publication, PublishRecommendationsConfig, Ranker, RecallReport
 from tasks.contracts import Retriever as RetrieverArtifact
 from tasks.failures import BadData
-from tasks.publication import Generation
+from tasks.publication import Generation, State
 from tasks.recsys import gate, ranking
 from tasks.recsys.gate import Facts, Verdict
 from tasks.recsys.metrics import Mean
@@ -26,6 +27,23 @@ log = logging.getLogger(__name__)
 LIST_SCHEMA = pa.schema([("list", pa.int32()), ("items", pa.list_(pa.int64())), ("scores", pa.list_(pa.float32()))])
 VISITORS = 100_000
 """Visitors sent to the store at a time."""
+RECALL, NDCG = "recall@50 of the blend", "NDCG@10 after ranking"
+"""The figures that champions are compared by."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a generation holds, counted."""
+
+    visitors: pl.DataFrame
+    """visitorid, list: who reads which list, ascending by visitorid"""
+    rows: int
+    """(visitor, rank) rows"""
+    coverage: float
+    """share of the visitors whose list is full"""
+    lists: int
+    distinct_lists: int
+    empty_lists: int
 
 
 def publish_recommendations(
@@ -43,20 +61,13 @@ def publish_recommendations(
     shards = [run.fetch(shard) for shard in candidates]
     out = run.work / "recommendations"
     out.mkdir()
-    item_ids = dataset_files.read_item_ids(data)
-    lengths, distinct = _rank(out / "lists.parquet", data, shards, run.fetch(ranker), dataset.as_of, config.top)
-    visitors = _visitors(data, shards)
-    storage.write_table(out / "visitors.parquet", visitors)
-    popular = storage.read_table(shards[0] / "default.parquet")["item"].to_numpy()[: config.top]
-    scores = (1 / np.arange(1, len(popular) + 1)).astype(np.float32)
-    storage.write_table(out / "default.parquet", {"itemid": item_ids[popular], "score": scores})
-    full = lengths.filter(pl.col("length") >= min(config.top, len(popular)))
-    coverage = visitors.join(full, on="list", how="semi").height / max(visitors.height, 1)
-    rows = int(visitors.join(lengths, on="list")["length"].sum())
+    made = _make(out, data, shards, run.fetch(ranker), dataset.as_of, config.top)
     written = run.store(out, dataset.as_of)
-
     store = publication.store()
-    current = store.in_force()
+    name = f"{datetime.fromtimestamp(dataset.as_of / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}-{run.night[:8]}"
+    figures = {RECALL: Mean(**report.blend.model_dump()), NDCG: Mean(**ranker.ndcg_after.model_dump())}
+    current, earlier = store.in_force(), store.find(name)
+    rolled_back = earlier is not None and earlier.verdict == "rolled_back"
     facts = Facts(
         as_of=dataset.as_of,
         published_as_of=current.as_of if current else None,
@@ -65,24 +76,30 @@ def publish_recommendations(
         suspect=dataset.suspect,
         blend_minus_baseline=Mean(**report.blend_minus_baseline.model_dump()),
         after_minus_before=Mean(**ranker.after_minus_before.model_dump()),
-        coverage=coverage,
+        coverage=made.coverage,
         min_coverage=config.min_coverage,
-        distinct_lists=distinct,
-        lists=lengths.height,
+        distinct_lists=made.distinct_lists,
+        lists=made.lists,
+        empty_lists=made.empty_lists,
+        figures=figures,
+        champions=registry.champions(run.client, before=retriever.model_version),
+        max_drop=config.max_drop,
+        publish=config.publish,
+        force_reason=config.force_reason,
+        rolled_back=rolled_back,
     )
-    name = f"{datetime.fromtimestamp(dataset.as_of / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}-{run.night[:8]}"
+    verdict, reason = gate.decide(facts)
     if current and current.name == name:  # an earlier try put it in force and ended before it could say so
-        verdict, reason = current.verdict, current.reason
-    else:
-        verdict, reason = gate.decide(facts)
-    generation = Generation(
-        name, dataset.as_of, run.night, verdict, reason, retriever.model_version, ranker.model_version
-    )
+        verdict, reason = _as_decided(current)
+    kept: State = "rolled_back" if rolled_back and verdict == "held" else verdict
+    generation = Generation(name, dataset.as_of, run.night, kept, reason, retriever.model_version, ranker.model_version)
     default = storage.read_table(out / "default.parquet")
-    store.write(generation, _list_frames(out / "lists.parquet"), visitors.iter_slices(VISITORS), default)
-    verdict, reason = _switch(run, store, generation, config.keep_generations)
+    store.write(generation, _list_frames(out / "lists.parquet"), made.visitors.iter_slices(VISITORS), default)
+    verdict, reason = _switch(run, store, generation, verdict, figures)
+    store.prune(config.keep_generations)
     log.info("%s: %s", verdict, reason)
-    run.metrics({"coverage": coverage, "users": visitors.height, "rows": rows, "distinct_lists": distinct})
+    users, rows = made.visitors.height, made.rows
+    run.metrics({"coverage": made.coverage, "users": users, "rows": rows, "distinct_lists": made.distinct_lists})
     run.tags({"verdict": verdict, "reason": reason, "generation": name})
     run.finish_night(verdict, reason)
     in_force = store.in_force()
@@ -93,7 +110,7 @@ def publish_recommendations(
         reason=reason,
         in_force=in_force.name if in_force else "",
         store=store.place,
-        users=visitors.height,
+        users=users,
         rows=rows,
     )
 
@@ -139,6 +156,27 @@ def _rank(path: Path, data: Path, shards: list[Path], ranker: Path, as_of: int, 
     return pl.concat(lengths), len(different)
 
 
+def _make(out: Path, data: Path, shards: list[Path], ranker: Path, as_of: int, top: int) -> Made:
+    """Writes the lists, who reads which, and the default list."""
+    lengths, distinct = _rank(out / "lists.parquet", data, shards, ranker, as_of, top)
+    visitors = _visitors(data, shards)
+    storage.write_table(out / "visitors.parquet", visitors)
+    popular = storage.read_table(shards[0] / "default.parquet")["item"].to_numpy()[:top]
+    scores = (1 / np.arange(1, len(popular) + 1)).astype(np.float32)
+    storage.write_table(
+        out / "default.parquet", {"itemid": dataset_files.read_item_ids(data)[popular], "score": scores}
+    )
+    full = lengths.filter(pl.col("length") >= min(top, len(popular)))
+    return Made(
+        visitors=visitors,
+        rows=int(visitors.join(lengths, on="list")["length"].sum()),
+        coverage=visitors.join(full, on="list", how="semi").height / max(visitors.height, 1),
+        lists=lengths.height,
+        distinct_lists=distinct,
+        empty_lists=lengths.filter(pl.col("length") == 0).height,
+    )
+
+
 def _visitors(data: Path, shards: list[Path]) -> pl.DataFrame:
     """visitorid, list: who reads which list, ascending by visitorid."""
     ids = dataset_files.read_user_ids(data)
@@ -152,17 +190,26 @@ def _list_frames(path: Path) -> Iterator[pl.DataFrame]:
             yield pl.DataFrame(file.read_row_group(group))
 
 
-def _switch(run: TaskRun, store: publication.Store, generation: Generation, keep: int) -> tuple[Verdict, str]:
-    """Carries the verdict out: the pointer first, the aliases last; returns what came of it."""
-    verdict: Verdict = generation.verdict
+def _as_decided(generation: Generation) -> tuple[Verdict, str]:
+    """What an earlier try decided of the generation that is in force."""
+    if generation.verdict == "held" or generation.verdict == "rolled_back":
+        raise BadData(f"generation {generation.name} is in force and {generation.verdict}: expected it promoted")
+    return generation.verdict, generation.reason
+
+
+def _switch(
+    run: TaskRun, store: publication.Store, generation: Generation, verdict: Verdict, figures: dict[str, Mean]
+) -> tuple[Verdict, str]:
+    """Carries the verdict out: the pointer first, the aliases last and together; returns what came of it."""
     reason = generation.reason
     if verdict != "held" and not store.switch(generation.name):
         verdict, reason = "held", "a generation of a later as_of was put in force meanwhile"
         store.hold(generation.name, reason)
+    versions = {RETRIEVER_MODEL: generation.retriever_version, RANKER_MODEL: generation.ranker_version}
     if verdict != "held":
-        versions = {RETRIEVER_MODEL: generation.retriever_version}
-        if generation.ranker_version:
-            versions[RANKER_MODEL] = generation.ranker_version
-        run.promote(versions)
-    store.prune(keep)
+        registry.record(run.client, generation.retriever_version, verdict, figures)
+    if verdict != "held" or run.context.run_type != "backfill":
+        registry.point(run.client, "challenger", versions)
+    if verdict != "held":
+        registry.point(run.client, "champion", versions)
     return verdict, reason

@@ -1,16 +1,29 @@
-"""The adapter to MLflow's model format: makes a folder of files loadable by `mlflow.pyfunc.load_model`.
+"""The adapter to MLflow's models: the format that makes a folder loadable, the registry's aliases, champions' records.
 
-Beside `tracking` the only module that knows MLflow.  What it writes depends on the files and the code alone, so that an
-artifact that carries it keeps its digest.
+Beside `tracking` the only module that knows MLflow.  What it writes into a folder depends on the files and the code
+alone, so that an artifact that carries it keeps its digest.
 """
 
+import json
 import shutil
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import tasks
 from tasks import storage
+from tasks.recsys.gate import Record, Verdict
+from tasks.recsys.metrics import Mean
+from tasks.tracking import RETRIEVER_MODEL
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+CHAMPIONS = 30
+"""Champions that a night is compared with: a month in which each took over."""
+SEARCHED = 1_000
+"""Newest versions that they are looked for among."""
 RETRIEVER_PACKAGES = ("faiss-cpu", "numpy", "pandas", "polars", "pyarrow", "pydantic", "scipy", "torch")
 RANKER_PACKAGES = ("lightgbm", "numpy", "pandas")
 
@@ -61,3 +74,44 @@ def _write(
     model.save(folder / "MLmodel")
     pins = "".join(f"{name}=={version(name)}\n" for name in packages)
     (folder / "requirements.txt").write_text(pins)
+
+
+def champions(client: "MlflowClient", before: str) -> list[Record]:
+    """What the last champions reached, newest first; `before`: only versions of the retriever older than this one.
+
+    Only those that took over and were not rolled back since have a record.
+    """
+    found = client.search_model_versions(
+        f"name = '{RETRIEVER_MODEL}'", max_results=SEARCHED, order_by=["version_number DESC"]
+    )
+    crowned = [one for one in found if one.tags.get("champion") and int(one.version) < int(before)]
+    return [
+        Record(
+            name=f"version {one.version}",
+            as_of=int(one.tags["as_of"]),
+            forced=one.tags["champion"] == "forced",
+            figures={name: Mean(**mean) for name, mean in json.loads(one.tags["figures"]).items()},
+        )
+        for one in crowned[:CHAMPIONS]
+    ]
+
+
+def record(client: "MlflowClient", retriever_version: str, verdict: Verdict, figures: Mapping[str, Mean]) -> None:
+    """Records what a champion reached, on its retriever's version: the measure of those that come after it."""
+    texts = {"figures": json.dumps({name: vars(mean) for name, mean in figures.items()}), "champion": verdict}
+    for key, value in texts.items():
+        client.set_model_version_tag(RETRIEVER_MODEL, retriever_version, key, value)
+
+
+def withdraw(client: "MlflowClient", retriever_version: str) -> None:
+    """A champion that was rolled back is no measure of others."""
+    client.set_model_version_tag(RETRIEVER_MODEL, retriever_version, "champion", "")
+
+
+def point(client: "MlflowClient", alias: Literal["champion", "challenger"], versions: Mapping[str, str | None]) -> None:
+    """Points an alias of each registered model at a version; where there is none, takes the alias away."""
+    for model, number in versions.items():
+        if number is not None:
+            client.set_registered_model_alias(model, alias, number)
+        elif client.search_registered_models(f"name = '{model}'"):
+            client.delete_registered_model_alias(model, alias)

@@ -140,7 +140,7 @@ class TaskRun:
         self.tags({"input_restated": f"{earlier[0].info.run_id}: {told}"})
 
     def register(self, model: str, artifact: Written, folder: str = "") -> str:
-        """Makes a folder of the artifact the newest version of a registered model, alias `challenger`; its version."""
+        """Makes a folder of the artifact the newest version of a registered model; returns its number."""
         try:
             self.client.create_registered_model(model)
         except MlflowException as error:
@@ -148,21 +148,13 @@ class TaskRun:
                 raise
         path = "/".join(part for part in (artifact["uri"].rsplit("/", 1)[1], folder) if part)
         source = f"{self.client.get_run(self.run_id).info.artifact_uri}/{path}"
-        version = self.client.create_model_version(
-            model, source, self.run_id, tags={"digest": artifact["digest"], "as_of": str(artifact["as_of"])}
-        )
-        self.client.set_registered_model_alias(model, "challenger", version.version)
-        return str(version.version)
+        tags = {"digest": artifact["digest"], "as_of": str(artifact["as_of"]), "run_type": self.context.run_type}
+        return str(self.client.create_model_version(model, source, self.run_id, tags=tags).version)
 
     def finish_night(self, verdict: str, reason: str) -> None:
         """Marks the night's own run as finished, with what came of it: its last task has done its work."""
         self.tags({"verdict": verdict, "reason": reason}, run_id=self.night)
         self.client.set_terminated(self.night, "FINISHED")
-
-    def promote(self, versions: Mapping[str, str]) -> None:
-        """Points the alias `champion` of each registered model at a version."""
-        for model, version in versions.items():
-            self.client.set_registered_model_alias(model, "champion", version)
 
 
 def tracking_uri() -> str:

@@ -12,13 +12,13 @@ import polars as pl
 import pytest
 
 from tasks.failures import BadConfig
-from tasks.publication import Generation, Store
+from tasks.publication import Generation, State, Store
 
 DEFAULT = pl.DataFrame({"itemid": [7, 8], "score": [1.0, 0.5]})
 
 
-def generation(name: str, as_of: int) -> Generation:
-    return Generation(name, as_of, "night", "promoted", "good", "1", "1")
+def generation(name: str, as_of: int, verdict: State = "promoted") -> Generation:
+    return Generation(name, as_of, "night", verdict, "good", "1", "1")
 
 
 def lists(item: int) -> list[pl.DataFrame]:
@@ -90,13 +90,18 @@ def test_an_earlier_as_of_never_replaces_a_later_one(store: Store) -> None:
     assert publish(store, "same day, again", 20, item=300)
 
 
-def test_the_newest_written_stay_and_so_does_the_one_in_force(store: Store) -> None:
+def test_the_newest_written_stay_and_so_does_what_a_rollback_or_the_next_night_needs(store: Store) -> None:
+    publish(store, "before", 8, item=1)
     publish(store, "in force", 9, item=1)
+    store.write(generation("of the last as_of", 10, "held"), lists(1), visitors(), DEFAULT)
     for number in range(4):
-        store.write(generation(f"held {number}", number), lists(1), visitors(), DEFAULT)
-    store.prune(keep=3)
-    with pytest.raises(BadConfig, match=r"no generation gone .*there are: held 2, held 3, in force"):
+        store.write(generation(f"old {number}", number, "held"), lists(1), visitors(), DEFAULT)
+    store.prune(keep=2)
+    with pytest.raises(BadConfig, match=r"gone .*there are: old 2, old 3, before, in force, of the last as_of"):
         store.read("gone")
+    publish(store, "next", 11, item=1)
+    store.prune(keep=2)
+    assert [one.name for one in store.generations()] == ["old 3", "in force", "next"]
 
 
 def test_an_unknown_generation_is_told_from_an_empty_store(store: Store) -> None:

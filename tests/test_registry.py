@@ -1,4 +1,4 @@
-"""Registered models are usable by themselves: MLflow loads them, and they answer."""
+"""Registered models: MLflow loads them, and they answer; aliases and the records of champions in a real store."""
 
 import subprocess
 import sys
@@ -12,9 +12,13 @@ import pytest
 from tasks import fits, ranker_files, registry, storage
 from tasks.failures import BadData
 from tasks.recsys.features import FEATURES
+from tasks.recsys.gate import Verdict
+from tasks.recsys.metrics import Mean
 from tasks.retriever_model import RetrieverModel
+from tasks.tracking import RANKER_MODEL, RETRIEVER_MODEL, TaskRun
 from tests.test_fits import write
 from tests.test_ranker_files import booster
+from tests.world import Home
 
 
 def model(folder: Path) -> Path:
@@ -80,3 +84,42 @@ def test_the_ranker_scores_feature_columns(tmp_path: Path) -> None:
     columns = np.random.default_rng(1).random((20, len(FEATURES))).astype(np.float32)
     loaded = mlflow.pyfunc.load_model(str(tmp_path))
     np.testing.assert_array_equal(loaded.predict(pd.DataFrame(columns, columns=list(FEATURES))), made.predict(columns))
+
+
+def register(run: TaskRun, model: str, versions: int) -> list[str]:
+    folder = run.work / model
+    folder.mkdir()
+    (folder / "weights").write_text("1")
+    written = run.store(folder, 1_440_000_000_000)
+    return [run.register(model, written) for _ in range(versions)]
+
+
+def test_a_champion_leaves_a_record_until_it_is_withdrawn(home: Home) -> None:
+    reached = {"recall@50": Mean(0.3, 0.2, 0.4, 100), "NDCG@10": Mean(None, None, None, 0)}
+    with home.task("train_two_tower") as run:
+        one, two, three, four = register(run, RETRIEVER_MODEL, 4)
+        verdicts: dict[str, Verdict] = {one: "first", two: "promoted", three: "forced"}
+        for version, verdict in verdicts.items():
+            registry.record(run.client, version, verdict, reached)
+        found = registry.champions(run.client, before=four)
+        assert [(record.name, record.forced) for record in found] == [
+            ("version 3", True),
+            ("version 2", False),
+            ("version 1", False),
+        ]
+        assert all(record.figures == reached and record.as_of == 1_440_000_000_000 for record in found)
+        assert [record.name for record in registry.champions(run.client, before=three)] == ["version 2", "version 1"]
+        registry.withdraw(run.client, two)
+        assert [record.name for record in registry.champions(run.client, before=four)] == ["version 3", "version 1"]
+
+
+def test_aliases_move_together_and_a_model_without_a_version_loses_its_alias(home: Home) -> None:
+    with home.task("train_two_tower") as run:
+        (retriever,) = register(run, RETRIEVER_MODEL, 1)
+        registry.point(run.client, "champion", {RETRIEVER_MODEL: retriever, RANKER_MODEL: None})
+        (ranker,) = register(run, RANKER_MODEL, 1)
+        registry.point(run.client, "champion", {RETRIEVER_MODEL: retriever, RANKER_MODEL: ranker})
+        assert str(run.client.get_model_version_by_alias(RANKER_MODEL, "champion").version) == ranker
+        registry.point(run.client, "champion", {RETRIEVER_MODEL: retriever, RANKER_MODEL: None})
+        assert run.client.get_registered_model(RANKER_MODEL).aliases == {}
+        assert str(run.client.get_model_version_by_alias(RETRIEVER_MODEL, "champion").version) == retriever

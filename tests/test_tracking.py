@@ -7,7 +7,7 @@ from mlflow import MlflowClient
 
 from tasks.contracts import Backup
 from tasks.failures import BadConfig, BadData, Skipped, Unavailable
-from tasks.tracking import RETRIEVER_MODEL, TaskRun
+from tasks.tracking import TaskRun
 from tests.world import Home
 
 AS_OF = 1_440_000_000_000
@@ -108,25 +108,6 @@ def test_an_absent_number_is_not_logged_as_zero(home: Home) -> None:
     assert {k: v for k, v in data.metrics.items() if "_at_" in k} == {"ndcg_at_10": 0.5}
     assert len(data.params["long"]) == 6_000
     assert data.params["long"].endswith("…")
-
-
-def test_the_newest_version_is_the_challenger_and_the_promoted_one_the_champion(home: Home) -> None:
-    with home.task("train_two_tower") as run:
-        written = run.store(_folder(run), AS_OF)
-        first, second = (run.register(RETRIEVER_MODEL, written) for _ in range(2))
-        run.promote({RETRIEVER_MODEL: first})
-    by_alias = client(home).get_model_version_by_alias
-    aliases = {alias: by_alias(RETRIEVER_MODEL, alias) for alias in ("champion", "challenger")}
-    assert str(aliases["champion"].version) == first
-    assert str(aliases["challenger"].version) == second
-    assert aliases["champion"].tags["digest"] == written["digest"]
-
-
-def _folder(run: TaskRun) -> Path:
-    folder = run.work / "model"
-    folder.mkdir()
-    (folder / "weights").write_text("1")
-    return folder
 
 
 def test_other_bytes_for_the_same_instant_are_told_and_the_earlier_run_stays(home: Home) -> None:

@@ -11,10 +11,12 @@ import polars as pl
 import pytest
 from mlflow import MlflowClient
 
-from tasks import dataset_files, fits, publication
+from tasks import dataset_files, fits, publication, registry
 from tasks.contracts import TASKS, Artifact, Dataset, Estimate
 from tasks.demo_data import make_demo_data
 from tasks.failures import BadConfig, BadData
+from tasks.publish_recommendations import RECALL
+from tasks.recsys.metrics import Mean
 from tasks.recsys.synthetic import DemoConfig
 from tasks.tracking import RETRIEVER_MODEL
 from tests.world import Home
@@ -141,11 +143,52 @@ def test_a_backfill_is_kept_and_not_in_force(night: Night) -> None:
     assert held.in_force == night.artifacts["publication"].generation
 
 
+def new_store(night: Night, tmp_path: Path) -> Home:
+    """The night's home with nothing published in it."""
+    return Home(night.home.path, {"NIGHTJAR_RECOMMENDATIONS": str(tmp_path / "new.db")})
+
+
+def inputs_of(night: Night) -> dict[str, Any]:
+    return {name: night.artifacts[name] for name in ("dataset", "retriever", "report", "candidates", "ranker")}
+
+
+def test_a_backfill_into_an_empty_store_puts_nothing_in_force_unless_asked(night: Night, tmp_path: Path) -> None:
+    home, inputs = new_store(night, tmp_path), inputs_of(night)
+    held = home.run("publish_recommendations", {}, inputs, run_type="backfill")
+    assert (held.verdict, held.in_force) == ("held", "")
+    asked = home.run("publish_recommendations", {"publish": "always"}, inputs, run_type="backfill")
+    assert (asked.verdict, asked.in_force) == ("first", asked.generation)
+
+
+def test_a_night_is_held_against_the_record_of_a_champion_until_a_person_forces_it(
+    night: Night, tmp_path: Path
+) -> None:
+    """A champion of far better figures stands on record; the night's own versions are newer."""
+    home, inputs = new_store(night, tmp_path), inputs_of(night)
+    assert home.run("publish_recommendations", {}, inputs).verdict == "first"
+    with home.task("train_two_tower", [inputs["dataset"]]) as run:
+        version = run.client.get_model_version(RETRIEVER_MODEL, inputs["retriever"].model_version)
+        newer = run.client.create_model_version(RETRIEVER_MODEL, str(version.source), version.run_id, tags=version.tags)
+        best = {RECALL: Mean(0.9, 0.89, 0.91, 400)}
+        registry.record(run.client, inputs["retriever"].model_version, "promoted", best)
+    inputs["retriever"] = inputs["retriever"].model_copy(update={"model_version": str(newer.version)})
+    (tmp_path / "new.db").unlink()
+    other = publication.Store(tmp_path / "new.db")
+    default = pl.DataFrame({"itemid": [1], "score": [1.0]})
+    other.write(publication.Generation("of before", 1, "", "first", "", "1", None), [], [], default)
+    other.switch("of before")
+    held = home.run("publish_recommendations", {}, inputs)
+    assert held.verdict == "held" and "of champion version" in held.reason
+    assert held.in_force == "of before"
+    forced = home.run("publish_recommendations", {"force_reason": "the shop is another"}, inputs)
+    assert forced.verdict == "forced" and forced.reason.startswith("the shop is another; the gate would have held")
+    champion = run.client.get_model_version_by_alias(RETRIEVER_MODEL, "champion")
+    assert (str(champion.version), champion.tags["champion"]) == (str(newer.version), "forced")
+
+
 def test_a_second_try_keeps_what_the_first_one_decided(night: Night, tmp_path: Path) -> None:
     """The first publication is made whatever the gate says; a try that ended after the switch is not judged anew."""
-    home = Home(night.home.path, {"NIGHTJAR_RECOMMENDATIONS": str(tmp_path / "new.db")})
-    names = ("dataset", "retriever", "report", "candidates", "ranker")
-    inputs = {name: night.artifacts[name] for name in names}
+    home, inputs = new_store(night, tmp_path), inputs_of(night)
     inputs["report"] = inputs["report"].model_copy(update={"blend_minus_baseline": WORSE})
     tries = [home.run("publish_recommendations", {}, inputs) for _ in range(2)]
     assert [one.verdict for one in tries] == ["first", "first"]

@@ -1,12 +1,27 @@
 """The gate: whether tonight's models may take over, and why."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from tasks.recsys.metrics import Mean
 
-Verdict = Literal["promoted", "held", "first"]
+Verdict = Literal["promoted", "held", "first", "forced"]
+Publish = Literal["as_usual", "always", "never"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a champion reached when it took over."""
+
+    name: str
+    """its version, for a person"""
+    as_of: int
+    """UTC ms"""
+    forced: bool
+    """a person let it pass: what came before it is no measure any more"""
+    figures: dict[str, Mean]
+    """figure → its value then"""
 
 
 @dataclass(frozen=True)
@@ -18,7 +33,7 @@ class Facts:
     published_as_of: int | None
     """of the generation in force, UTC ms; None when there is none"""
     backfill: bool
-    """a run of a past day, which publishes nothing by itself"""
+    """a run of a past day, which publishes nothing unless asked"""
     baseline: str
     """name of the best simple baseline of the split"""
     suspect: Sequence[str]
@@ -32,31 +47,58 @@ class Facts:
     min_coverage: float
     distinct_lists: int
     lists: int
+    empty_lists: int = 0
+    figures: dict[str, Mean] = field(default_factory=dict)
+    """figure → tonight's value, of those that champions have a record of"""
+    champions: Sequence[Record] = ()
+    """the last ones, in any order"""
+    max_drop: float = 0.05
+    """share of a champion's figure that may be lost"""
+    publish: Publish = "as_usual"
+    force_reason: str = ""
+    """why a person wants tonight's generation whatever the gate says; empty: nobody does"""
+    rolled_back: bool = False
+    """a person has taken this very generation out of force"""
 
 
 def decide(facts: Facts) -> tuple[Verdict, str]:
     """The verdict and its reason, with the numbers.
 
-    The first publication is made whatever the gate says: an old list beats none, but none is older than nothing.
+    Whether to publish at all is no question of quality: `publish` = never, a backfill that nobody asked to publish, and
+    an as_of before the one in force hold the night, forced or not.  Else the first publication is made whatever
+    the gate says, and so is one that a person forces.
     """
-    objections = [text for text in (_too_old(facts), *_suspect(facts), *_lists(facts), *_quality(facts)) if text]
+    if barred := [text for text in (_not_asked(facts), _too_old(facts)) if text]:
+        return "held", _join(barred)
+    objections = [text for text in (_rolled_back(facts), *_suspect(facts), *_lists(facts), *_quality(facts)) if text]
+    would = f"; the gate would have held: {_join(objections)}" * bool(objections)
     if facts.published_as_of is None:
-        return "first", "nothing was published before" + (
-            f"; the gate would have held: {_join(objections)}" * bool(objections)
-        )
+        return "first", "nothing was published before" + would
+    if facts.force_reason:
+        return "forced", facts.force_reason + would
     if objections:
         return "held", _join(objections)
     return "promoted", _join(
-        [_blend(facts), f"ranker's NDCG@10 minus the order before: {_told(facts.after_minus_before)}"]
+        [_blend(facts), f"ranker's NDCG@10 minus the order before: {told(facts.after_minus_before)}"]
     )
 
 
+def _not_asked(facts: Facts) -> str:
+    if facts.publish == "never":
+        return "publish = never"
+    if facts.backfill and facts.publish != "always":
+        return "a backfill publishes nothing unless publish = always"
+    return ""
+
+
 def _too_old(facts: Facts) -> str:
-    if facts.backfill:
-        return "a backfill publishes nothing by itself"
     if facts.published_as_of is not None and facts.as_of < facts.published_as_of:
         return f"as_of {facts.as_of} is earlier than {facts.published_as_of}, which is in force"
     return ""
+
+
+def _rolled_back(facts: Facts) -> str:
+    return "this generation was rolled back; force_reason, or make rollback TO=, puts it back" * facts.rolled_back
 
 
 def _suspect(facts: Facts) -> list[str]:
@@ -69,7 +111,9 @@ def _lists(facts: Facts) -> list[str]:
         objections.append(
             f"only {facts.coverage:.2%} of the visitors have a full list, expected {facts.min_coverage:.2%}"
         )
-    if facts.lists > 100 and facts.distinct_lists < 0.01 * facts.lists:
+    if facts.empty_lists:
+        objections.append(f"{facts.empty_lists} of {facts.lists} lists are empty")
+    if facts.lists > 1 and facts.distinct_lists < max(2.0, 0.01 * facts.lists):
         objections.append(f"the lists are nearly all alike: {facts.distinct_lists} different ones of {facts.lists}")
     return objections
 
@@ -83,18 +127,47 @@ def _quality(facts: Facts) -> list[str]:
     elif gain.high < 0:
         objections.append(_blend(facts))
     if order.high is not None and order.high < 0:
-        objections.append(f"the ranker's order is worse than the order it was given: NDCG@10 {_told(order)}")
+        objections.append(f"the ranker's order is worse than the order it was given: NDCG@10 {told(order)}")
+    return objections + _drops(facts)
+
+
+def _drops(facts: Facts) -> list[str]:
+    """Figures that fell too far below the best of the last champions'.
+
+    A night is held when the upper end of its interval lies below (1 − `max_drop`) times the lower end of the best
+    champion's, the one whose lower end is highest.  Both ends, because the two were measured on windows of their
+    own, and because the best of many is partly luck.  The best of many and not the last, because each night may lose a
+    little within noise of the night before: small losses add up until they show.  A champion that a person forced
+    is a new start; those before it do not count.
+    """
+    champions = sorted(facts.champions, key=lambda one: one.as_of)
+    start = max((number for number, one in enumerate(champions) if one.forced), default=0)
+    objections = []
+    for name, tonight in facts.figures.items():
+        reached = [(found.low, one) for one in champions[start:] if (found := one.figures.get(name)) and found.low]
+        low, best = max(reached, key=lambda pair: pair[0] or 0.0, default=(None, None))
+        if low is None or best is None or tonight.high is None or tonight.high >= (1 - facts.max_drop) * low:
+            continue
+        objections.append(
+            f"{name} {_value(tonight)} is more than {facts.max_drop:.0%} below {_value(best.figures[name])} of "
+            f"champion {best.name}; if the shop has changed and this is its new level, force_reason accepts it"
+        )
     return objections
 
 
 def _blend(facts: Facts) -> str:
-    return f"recall@50 of the blend minus {facts.baseline}: {_told(facts.blend_minus_baseline)}"
+    return f"recall@50 of the blend minus {facts.baseline}: {told(facts.blend_minus_baseline)}"
 
 
-def _told(mean: Mean) -> str:
+def told(mean: Mean) -> str:
+    """A difference for a person."""
     if mean.value is None or mean.low is None:
         return f"no interval, n = {mean.n}"
     return f"{mean.value:+.4f} [{mean.low:+.4f}, {mean.high:+.4f}], n = {mean.n}"
+
+
+def _value(mean: Mean) -> str:
+    return f"{mean.value:.4f} [{mean.low:.4f}, {mean.high:.4f}], n = {mean.n}"
 
 
 def _join(texts: list[str]) -> str:
