@@ -112,6 +112,18 @@ class Ranker(Artifact):
     after_minus_before: Estimate = Field(description="paired difference, user by user")
 
 
+class Realised(Closed):
+    """What the generation of the last earlier as_of was worth to the known visitors who came until this one."""
+
+    generation: str = Field(description="name of the generation that was scored, in force or held")
+    days: float = Field(gt=0, description="days between its as_of and this one")
+    recall: Estimate = Field(description="recall@50 of the lists that it has for those who came")
+    ndcg: Estimate = Field(description="NDCG@10 of the same lists")
+    baseline: str = Field(description="name of the simple method, as of the same instant, that it is paired with")
+    baseline_recall: Estimate = Field(description="its recall@50")
+    recall_minus_baseline: Estimate = Field(description="paired difference, user by user")
+
+
 class Publication(Artifact):
     """One generation of recommendations, in force or held."""
 
@@ -122,6 +134,7 @@ class Publication(Artifact):
     store: str = Field(description="where the recommendations are")
     users: int = Field(ge=0, description="visitors with a list")
     rows: int = Field(ge=0, description="(visitor, rank) rows")
+    realised: Realised | None = Field(description="what the last earlier generation was worth; absent: there is none")
 
 
 class Backup(Artifact):

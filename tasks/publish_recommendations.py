@@ -12,7 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks import candidate_files, dataset_files, publication, ranker_files, registry, storage
+from tasks import candidate_files, dataset_files, publication, ranker_files, realised_recall, registry, storage
 from tasks.contracts import Candidates, Dataset, Publication, PublishRecommendationsConfig, Ranker, RecallReport
 from tasks.contracts import Retriever as RetrieverArtifact
 from tasks.failures import BadData
@@ -64,6 +64,7 @@ def publish_recommendations(
     made = _make(out, data, shards, run.fetch(ranker), dataset.as_of, config.top)
     written = run.store(out, dataset.as_of)
     store = publication.store()
+    realised = realised_recall.measure(run, store, dataset, data)
     name = f"{datetime.fromtimestamp(dataset.as_of / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}-{run.night[:8]}"
     figures = {RECALL: Mean(**report.blend.model_dump()), NDCG: Mean(**ranker.ndcg_after.model_dump())}
     current, earlier = store.in_force(), store.find(name)
@@ -112,6 +113,7 @@ def publish_recommendations(
         store=store.place,
         users=users,
         rows=rows,
+        realised=realised,
     )
 
 

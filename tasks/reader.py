@@ -37,16 +37,21 @@ def recommended(db: Database, visitorid: int) -> list[int]:
     return items
 
 
+def default_list(store: Store, generation: str, k: int) -> Longs:
+    """[k]: itemids that a generation shows a visitor who is not in it, best first, -1 where the list ends."""
+    with store.connection() as db:
+        query = "SELECT default_items FROM generation WHERE name = ?"
+        items = json.loads(db.execute(query, (generation,)).fetchone()[0])[:k]
+    return np.array(items + [-1] * (k - len(items)), dtype=np.int64)
+
+
 def lists_of(store: Store, generation: str, visitors: npt.NDArray[np.integer], k: int) -> Longs:
     """[visitors] → [visitors, k]: itemids that a generation shows each of them, best first, -1 where a list ends.
 
     Whoever is not in it is shown its default list.  Only these visitors' rows are read.
     """
-    found = np.full((len(visitors), k), -1, dtype=np.int64)
+    found = np.tile(default_list(store, generation, k), (len(visitors), 1))
     with store.connection() as db:
-        query = "SELECT default_items FROM generation WHERE name = ?"
-        default = json.loads(db.execute(query, (generation,)).fetchone()[0])[:k]
-        found[:, : len(default)] = default
         for start in range(0, len(visitors), ASKED_AT_ONCE):
             part = [int(visitor) for visitor in visitors[start : start + ASKED_AT_ONCE]]
             place = {visitor: start + number for number, visitor in enumerate(part)}

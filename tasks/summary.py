@@ -46,6 +46,7 @@ def summarize(records: list[Record]) -> dict[str, Any]:
         else {},
         "tasks": [_task(record) for record in records],
         "headline": _headline(answers.get("evaluate_recall"), answers.get("train_lambdarank")),
+        "realised": publication and publication.get("realised"),
         "publication": publication and {key: publication[key] for key in PUBLICATION},
         "mlflow": os.environ.get("MLFLOW_TRACKING_URI", ""),
     }
@@ -72,6 +73,8 @@ def lines(facts: Mapping[str, Any]) -> Iterator[str]:
         yield f"{'measured on c2–as_of, warm users':<62}{'value':>8}  {'95 % interval':<18}{'n':>7}"
         for row in facts["headline"]:
             yield _measured(row)
+    if facts["realised"]:
+        yield from _realised(facts["realised"])
     if facts["publication"]:
         yield from _published(facts["publication"])
     yield "MLflow and Airflow UIs: make up (prints the addresses and how to log in; make down stops them)"
@@ -130,6 +133,17 @@ def _measured(row: Mapping[str, Any]) -> str:
     value = "none" if row["value"] is None else f"{row['value']:.4f}"
     interval = "none" if row["low"] is None else f"[{row['low']:.4f}, {row['high']:.4f}]"
     return f"{row['name']:<62}{value:>8}  {interval:<18}{row['n']:>7,}"
+
+
+def _realised(realised: Mapping[str, Any]) -> Iterator[str]:
+    """What the earlier lists were worth, each number with its baseline below it."""
+    window = f"realised in the {realised['days']:.1f} days since {realised['generation']}"
+    yield ""
+    yield f"{window:<62}{'value':>8}  {'95 % interval':<18}{'n':>7}"
+    yield _measured({"name": "recall@50, its lists", **realised["recall"]})
+    yield _measured({"name": f"  as of then: {realised['baseline']}", **realised["baseline_recall"]})
+    yield _measured({"name": "  its lists minus that, paired", **realised["recall_minus_baseline"]})
+    yield _measured({"name": "NDCG@10, its lists", **realised["ndcg"]})
 
 
 def _published(publication: Mapping[str, Any]) -> Iterator[str]:

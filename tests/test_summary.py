@@ -71,3 +71,25 @@ def test_a_try_that_left_no_record_was_killed(tmp_path: Path, capsys: pytest.Cap
     _, facts = shown(tmp_path / "work", tmp_path / "night", capsys)
     (task,) = facts["tasks"]
     assert (task["state"], task["exit_code"]) == ("killed", None)
+
+
+def test_what_the_earlier_lists_were_worth_has_its_baseline_below(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    realised = {
+        "generation": "yesterday's",
+        "days": 1.0,
+        "recall": ESTIMATE,
+        "ndcg": NOBODY,
+        "baseline": "own_history_then_popular",
+        "baseline_recall": ESTIMATE,
+        "recall_minus_baseline": NOBODY,
+    }
+    published = dict.fromkeys(summary.PUBLICATION, "") | {"users": 1, "rows": 50, "uri": "", "digest": ""}
+    answer = {**published, "realised": realised}
+    leave(tmp_path / "work", "publish_recommendations", 1, answer=answer)
+    lines, facts = shown(tmp_path / "work", tmp_path / "night", capsys)
+    first = next(number for number, line in enumerate(lines) if "in the 1.0 days since yesterday's" in line)
+    assert "0.2500  [0.2000, 0.3000]" in lines[first + 1]
+    assert "own_history_then_popular" in lines[first + 2]
+    assert facts["realised"] == realised

@@ -16,6 +16,7 @@ from tasks.contracts import TASKS, Artifact, Dataset, Estimate
 from tasks.demo_data import make_demo_data
 from tasks.failures import BadConfig, BadData
 from tasks.publish_recommendations import RECALL
+from tasks.recsys.interactions import DAY
 from tasks.recsys.metrics import Mean
 from tasks.recsys.synthetic import DemoConfig
 from tasks.tracking import RETRIEVER_MODEL
@@ -193,6 +194,20 @@ def test_a_second_try_keeps_what_the_first_one_decided(night: Night, tmp_path: P
     tries = [home.run("publish_recommendations", {}, inputs) for _ in range(2)]
     assert [one.verdict for one in tries] == ["first", "first"]
     assert "would have held" in tries[1].reason
+
+
+def test_what_was_published_before_is_scored_and_changes_no_digest(night: Night, tmp_path: Path) -> None:
+    store = publication.Store(tmp_path / "new.db")
+    home = Home(night.home.path, {"NIGHTJAR_RECOMMENDATIONS": str(store.path)})
+    names = ("dataset", "retriever", "report", "candidates", "ranker")
+    tonight = night.artifacts["publication"]
+    earlier = publication.Generation("earlier", tonight.as_of - DAY, "night", "held", "why", "1", None)
+    store.write(earlier, [], [], pl.DataFrame({"itemid": [1], "score": [1.0]}))
+    again = home.run("publish_recommendations", {}, {name: night.artifacts[name] for name in names})
+    assert tonight.realised is None
+    assert again.realised.generation == "earlier"
+    assert again.realised.recall.n > 0
+    assert again.digest == tonight.digest
 
 
 def test_artifacts_of_another_night_are_refused(night: Night) -> None:
