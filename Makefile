@@ -1,6 +1,6 @@
 # make help lists the targets.  Relative paths are relative to where you ran make.
 .DEFAULT_GOAL := help
-.PHONY: help setup run recommendations up down compose-up compose-down restore test lint bench lock clean
+.PHONY: help setup run recommendations rollback up down compose-up compose-down restore test lint bench lock clean
 
 NAME ?= night
 TASKS := .venv/tasks/bin
@@ -18,6 +18,9 @@ run: setup  ## runs one night and shows what came out; DATA=folder AS_OF=2015-08
 
 recommendations: setup  ## writes what is in force to OUT=recs.parquet, or the generation GENERATION=…
 	@$(ENV) $(TASKS)/python -m tasks.recommendations "$${OUT:-recs.parquet}" $${GENERATION:+--generation "$$GENERATION"}
+
+rollback: setup  ## puts the generation before, or TO=generation, and its champions back in force
+	@$(ENV) $(TASKS)/python -m tasks.rollback $${TO:+--to "$$TO"}
 
 up: setup  ## starts the embedded Airflow and MLflow on loopback; AIRFLOW_PORT=8080 MLFLOW_PORT=5000
 	@bin/up

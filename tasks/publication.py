@@ -10,7 +10,7 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -167,7 +167,29 @@ class Store:
     def hold(self, name: str, reason: str) -> None:
         """Records that a generation was held after all."""
         with self.connection() as db, self.transaction(db):
-            db.execute("UPDATE generation SET verdict = 'held', reason = ? WHERE name = ?", (reason, name))
+            _judge(db, name, "held", reason)
+
+    def roll_back(self, name: str | None) -> tuple[Generation, Generation]:
+        """Puts a named generation in force, or the one that was before; returns it and the one it replaces.
+
+        In one transaction.  What was in force since an older one is marked rolled back; a target that was held, or
+        rolled back before, becomes forced.
+        """
+        with self.connection() as db, self.transaction(db):
+            generations, current = by_as_of(self._generations(db)), _in_force(db)
+            if current is None:
+                raise BadConfig(f"no generation is in force in {self.place}: there is nothing to roll back")
+            target = _target(generations, current, name, self.place)
+            names = [one.name for one in generations]
+            for one in generations[names.index(target.name) + 1 : names.index(current.name) + 1]:
+                if one.verdict in IN_FORCE:
+                    _judge(db, one.name, "rolled_back", f"rolled back to {target.name}; before: {one.reason}")
+            if target.verdict not in IN_FORCE:
+                target = replace(target, verdict="forced", reason=f"put in force by hand; before: {target.reason}")
+                _judge(db, target.name, target.verdict, target.reason)
+            db.execute("DELETE FROM in_force")
+            db.execute("INSERT INTO in_force VALUES (1, ?)", (target.name,))
+            return target, current
 
     def prune(self, keep: int) -> None:
         """Forgets what `outdated` names."""
@@ -269,6 +291,20 @@ _COLUMNS = "name, as_of, night, verdict, reason, retriever_version, ranker_versi
 def _in_force(db: Database) -> Generation | None:
     row = db.execute(f"SELECT {_COLUMNS} FROM generation JOIN in_force ON name = generation").fetchone()
     return Generation(*row) if row else None
+
+
+def _target(generations: Sequence[Generation], current: Generation, name: str | None, place: str) -> Generation:
+    """The generation of the name, or the one that was in force before the current one."""
+    found = next((one for one in generations if one.name == name), None) if name else previous(generations, current)
+    if found is None:
+        known = ", ".join(f"{one.name} ({one.verdict})" for one in generations)
+        what = f"no generation {name} in {place}" if name else f"nothing was in force before {current.name}"
+        raise BadConfig(f"{what}; expected TO= one of those there are: {known}")
+    return found
+
+
+def _judge(db: Database, name: str, verdict: State, reason: str) -> None:
+    db.execute("UPDATE generation SET verdict = ?, reason = ? WHERE name = ?", (verdict, reason, name))
 
 
 def _forget(db: Database, name: str) -> None:

@@ -208,10 +208,9 @@ def _switch(
         verdict, reason = "held", "a generation of a later as_of was put in force meanwhile"
         store.hold(generation.name, reason)
     versions = {RETRIEVER_MODEL: generation.retriever_version, RANKER_MODEL: generation.ranker_version}
-    if verdict != "held":
-        registry.record(run.client, generation.retriever_version, verdict, figures)
+    registry.record(run.client, generation.retriever_version, figures)
     if verdict != "held" or run.context.run_type != "backfill":
         registry.point(run.client, "challenger", versions)
     if verdict != "held":
-        registry.point(run.client, "champion", versions)
+        registry.enthrone(run.client, versions, verdict)
     return verdict, reason

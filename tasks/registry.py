@@ -6,14 +6,15 @@ alone, so that an artifact that carries it keeps its digest.
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import tasks
 from tasks import storage
-from tasks.recsys.gate import Record, Verdict
+from tasks.failures import Unavailable
+from tasks.recsys.gate import Record
 from tasks.recsys.metrics import Mean
 from tasks.tracking import RETRIEVER_MODEL
 
@@ -84,7 +85,9 @@ def champions(client: "MlflowClient", before: str) -> list[Record]:
     found = client.search_model_versions(
         f"name = '{RETRIEVER_MODEL}'", max_results=SEARCHED, order_by=["version_number DESC"]
     )
-    crowned = [one for one in found if one.tags.get("champion") and int(one.version) < int(before)]
+    crowned = [
+        one for one in found if one.tags.get("champion") and "figures" in one.tags and int(one.version) < int(before)
+    ]
     return [
         Record(
             name=f"version {one.version}",
@@ -96,16 +99,28 @@ def champions(client: "MlflowClient", before: str) -> list[Record]:
     ]
 
 
-def record(client: "MlflowClient", retriever_version: str, verdict: Verdict, figures: Mapping[str, Mean]) -> None:
-    """Records what a champion reached, on its retriever's version: the measure of those that come after it."""
-    texts = {"figures": json.dumps({name: vars(mean) for name, mean in figures.items()}), "champion": verdict}
-    for key, value in texts.items():
-        client.set_model_version_tag(RETRIEVER_MODEL, retriever_version, key, value)
+def record(client: "MlflowClient", retriever_version: str, figures: Mapping[str, Mean]) -> None:
+    """Records what a night reached, on its retriever's version: a measure of later ones once it is a champion."""
+    texts = json.dumps({name: vars(mean) for name, mean in figures.items()})
+    client.set_model_version_tag(RETRIEVER_MODEL, retriever_version, "figures", texts)
 
 
-def withdraw(client: "MlflowClient", retriever_version: str) -> None:
-    """A champion that was rolled back is no measure of others."""
-    client.set_model_version_tag(RETRIEVER_MODEL, retriever_version, "champion", "")
+def enthrone(
+    client: "MlflowClient", versions: Mapping[str, str | None], verdict: str, withdrawn: Sequence[str] = ()
+) -> None:
+    """Makes these versions the champions, as the verdict says, and the retrievers `withdrawn` no measure of others.
+
+    Raises Unavailable when the store does not answer; doing it again is harmless.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        for version in withdrawn:
+            client.set_model_version_tag(RETRIEVER_MODEL, version, "champion", "")
+        client.set_model_version_tag(RETRIEVER_MODEL, str(versions[RETRIEVER_MODEL]), "champion", verdict)
+        point(client, "champion", versions)
+    except MlflowException as error:
+        raise Unavailable(f"MLflow's registry refused it: {error}") from error
 
 
 def point(client: "MlflowClient", alias: Literal["champion", "challenger"], versions: Mapping[str, str | None]) -> None:

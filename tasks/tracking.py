@@ -199,6 +199,11 @@ def task_run(task: str, context: RunContext, inputs: Sequence[Artifact]) -> Iter
         shutil.rmtree(work, ignore_errors=True)
 
 
+def connect() -> MlflowClient:
+    """A client of the store that answers, for what is no task."""
+    return _connect()[0]
+
+
 def _connect() -> tuple[MlflowClient, str]:
     """A client and the id of the experiment, made at the first use."""
     uri = tracking_uri()

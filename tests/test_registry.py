@@ -12,7 +12,6 @@ import pytest
 from tasks import fits, ranker_files, registry, storage
 from tasks.failures import BadData
 from tasks.recsys.features import FEATURES
-from tasks.recsys.gate import Verdict
 from tasks.recsys.metrics import Mean
 from tasks.retriever_model import RetrieverModel
 from tasks.tracking import RANKER_MODEL, RETRIEVER_MODEL, TaskRun
@@ -98,9 +97,11 @@ def test_a_champion_leaves_a_record_until_it_is_withdrawn(home: Home) -> None:
     reached = {"recall@50": Mean(0.3, 0.2, 0.4, 100), "NDCG@10": Mean(None, None, None, 0)}
     with home.task("train_two_tower") as run:
         one, two, three, four = register(run, RETRIEVER_MODEL, 4)
-        verdicts: dict[str, Verdict] = {one: "first", two: "promoted", three: "forced"}
-        for version, verdict in verdicts.items():
-            registry.record(run.client, version, verdict, reached)
+        for version in (one, two, three, four):
+            registry.record(run.client, version, reached)
+        assert registry.champions(run.client, before=four) == []
+        for version, verdict in {one: "first", two: "promoted", three: "forced"}.items():
+            registry.enthrone(run.client, {RETRIEVER_MODEL: version}, verdict)
         found = registry.champions(run.client, before=four)
         assert [(record.name, record.forced) for record in found] == [
             ("version 3", True),
@@ -109,7 +110,7 @@ def test_a_champion_leaves_a_record_until_it_is_withdrawn(home: Home) -> None:
         ]
         assert all(record.figures == reached and record.as_of == 1_440_000_000_000 for record in found)
         assert [record.name for record in registry.champions(run.client, before=three)] == ["version 2", "version 1"]
-        registry.withdraw(run.client, two)
+        registry.enthrone(run.client, {RETRIEVER_MODEL: one}, "first", withdrawn=[two])
         assert [record.name for record in registry.champions(run.client, before=four)] == ["version 3", "version 1"]
 
 

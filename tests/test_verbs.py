@@ -171,7 +171,7 @@ def test_a_night_is_held_against_the_record_of_a_champion_until_a_person_forces_
         version = run.client.get_model_version(RETRIEVER_MODEL, inputs["retriever"].model_version)
         newer = run.client.create_model_version(RETRIEVER_MODEL, str(version.source), version.run_id, tags=version.tags)
         best = {RECALL: Mean(0.9, 0.89, 0.91, 400)}
-        registry.record(run.client, inputs["retriever"].model_version, "promoted", best)
+        registry.record(run.client, inputs["retriever"].model_version, best)
     inputs["retriever"] = inputs["retriever"].model_copy(update={"model_version": str(newer.version)})
     (tmp_path / "new.db").unlink()
     other = publication.Store(tmp_path / "new.db")
@@ -185,6 +185,11 @@ def test_a_night_is_held_against_the_record_of_a_champion_until_a_person_forces_
     assert forced.verdict == "forced" and forced.reason.startswith("the shop is another; the gate would have held")
     champion = run.client.get_model_version_by_alias(RETRIEVER_MODEL, "champion")
     assert (str(champion.version), champion.tags["champion"]) == (str(newer.version), "forced")
+    other.roll_back("of before")
+    for _ in range(2):  # nor does a task that is run once more undo what a person did
+        again = home.run("publish_recommendations", {}, inputs)
+        assert (again.verdict, again.in_force) == ("held", "of before")
+        assert "was rolled back" in again.reason
 
 
 def test_a_second_try_keeps_what_the_first_one_decided(night: Night, tmp_path: Path) -> None:

@@ -102,9 +102,18 @@ def test_the_newest_written_stay_and_so_does_the_one_in_force(mysql: Store) -> N
     publish(mysql, "in force", 9, item=1)
     for number in range(4):
         mysql.write(generation(f"held {number}", number), lists(1), visitors(), DEFAULT)
-    mysql.prune(keep=3)
+    mysql.prune(keep=2)
     with pytest.raises(BadConfig, match=r"no generation gone .*there are: held 2, held 3, in force"):
         mysql.read("gone")
+
+
+def test_a_rollback_puts_the_one_before_in_force(mysql: Store, stack: Stack) -> None:
+    publish(mysql, "a", 1, item=100)
+    publish(mysql, "b", 2, item=200)
+    target, replaced = mysql.roll_back(None)
+    assert (target.name, replaced.name) == ("a", "b")
+    assert shop_reads(stack, 20) == "[100,2]"
+    assert [one.verdict for one in mysql.generations()] == ["promoted", "rolled_back"]
 
 
 KILLED = """
