@@ -13,6 +13,7 @@ Nothing in a cut's folder, and nothing of an encoder's first rows, depends on wh
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -88,6 +89,12 @@ def write_cut(folder: Path, rows: Interactions, properties: pl.DataFrame, cut: i
 def read_items(folder: Path, cut: int, columns: list[str] | None = None) -> pl.DataFrame:
     """What is known of the items as of a cut, one row an item, in the order of their ids."""
     return storage.read_table(folder / "cuts" / str(cut) / "items.parquet", columns)
+
+
+def read_unavailable(folder: Path, cut: int) -> npt.NDArray[np.bool_]:
+    """Which items [items] are known to be unavailable as of a cut."""
+    unavailable: npt.NDArray[np.bool_] = read_items(folder, cut, ["available"])["available"].to_numpy() == 0
+    return unavailable
 
 
 def _write_histories(folder: Path, found: Histories) -> None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from tasks import candidate_files, dataset_files, fits, storage
 from tasks.contracts import Candidates, Dataset, GenerateCandidatesConfig, Retriever
 from tasks.failures import BadConfig
-from tasks.recsys import candidates, interactions
+from tasks.recsys import candidates, groups, interactions
 from tasks.recsys.interactions import Interactions
 from tasks.tracking import TaskRun
 
@@ -54,7 +54,7 @@ def _serve(
     storage.write_table(out / "users.parquet", {"user": everybody.user[user], "list": list_of[user].astype(np.int32)})
     storage.write_table(out / "lists.parquet", {"list": mine, "user": everybody.user[first[mine]]})
     sources = fits.read_retriever(fitted, dataset, known, dataset.as_of, config.candidates)
-    unwanted = _unavailable(data, dataset.as_of)
+    unwanted = dataset_files.read_unavailable(data, dataset.as_of)
     asked = everybody.take(first[mine])
     log.info("shard %d: %d users, %d distinct histories", config.shard, len(user), len(mine))
     blocks = _told(sources.blended(asked, config.candidates), unwanted, len(mine))
@@ -87,19 +87,14 @@ def _groups(
     window: tuple[int, int],
     config: GenerateCandidatesConfig,
 ) -> None:
-    """Candidates as of a cut for the shard's users who have a history before it and did something in its window."""
+    """Candidates as of a cut for the shard's groups of its window: to learn from, or after c2 to be judged on."""
     cut, end = window
-    active = np.unique(known.between(cut, end).user)
-    asked = dataset_files.read_histories(data, cut, active[active % dataset.shards == config.shard])
+    find = groups.judges if cut == dataset.second_cut else groups.learners
+    everybody, _ = find(known, cut, end, dataset.history_cap)
+    asked = everybody.take(np.flatnonzero(everybody.user % dataset.shards == config.shard))
     sources = fits.read_retriever(fitted, dataset, known, cut, config.candidates)
-    unwanted = _unavailable(data, cut)
+    unwanted = dataset_files.read_unavailable(data, cut)
     path.parent.mkdir(exist_ok=True)
     blocks = (candidates.without(block, unwanted) for block in sources.blended(asked, config.candidates))
     pairs = candidate_files.write_blocks(path, asked.user, blocks)
     log.info("cut %d: %d groups, %d pairs", cut, len(asked), pairs)
-
-
-def _unavailable(data: Path, cut: int) -> npt.NDArray[np.bool_]:
-    """Which items [items] are known to be unavailable as of a cut."""
-    unwanted: npt.NDArray[np.bool_] = dataset_files.read_items(data, cut, ["available"])["available"].to_numpy() == 0
-    return unwanted

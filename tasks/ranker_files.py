@@ -20,8 +20,8 @@ def read_items(data: Path, cut: int) -> ItemTable:
 
 
 def write_booster(folder: Path, booster: Any) -> None:
-    """Writes the trees up to the best one as LightGBM's own text."""
-    (folder / BOOSTER).write_text(booster.model_to_string(num_iteration=booster.best_iteration))
+    """Writes the trees as LightGBM's own text."""
+    (folder / BOOSTER).write_text(booster.model_to_string())
 
 
 def read_booster(folder: Path) -> Any:

@@ -3,28 +3,32 @@
 import itertools
 import json
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tasks import candidate_files, dataset_files, ranker_files
+from tasks import candidate_files, dataset_files, ranker_files, registry
 from tasks.contracts import Candidates, Dataset, Estimate, Ranker, TrainLambdarankConfig
-from tasks.recsys import baselines, metrics, ranking
-from tasks.recsys.candidates import SOURCES
+from tasks.recsys import baselines, groups, metrics, ranking
+from tasks.recsys.candidates import SOURCES, Pairs
 from tasks.recsys.features import FEATURES, features
-from tasks.recsys.interactions import Interactions, Ints, Truth, truth_between
-from tasks.recsys.metrics import Doubles
+from tasks.recsys.interactions import Histories, Interactions, Ints
+from tasks.recsys.metrics import Bools, Doubles, Mean
 from tasks.recsys.ranking import Boosting, Groups
 from tasks.tracking import RANKER_MODEL, TaskRun
 
 log = logging.getLogger(__name__)
 
 AT = 10
+DEPTH = 300
+"""Items a simple method names before the unavailable ones are left out."""
 SIMPLE = ("own_history_then_popular", "own_history_then_covisitation_then_popular")
 """Baselines that order a list of ten well."""
+EXPLAINED = 5_000
+"""Pairs that the features' contributions are averaged over."""
 
 
 @dataclass(frozen=True)
@@ -37,84 +41,118 @@ class Night:
     interactions: Interactions
 
 
+@dataclass(frozen=True)
+class Learned:
+    """A booster, and what there is to tell of it."""
+
+    booster: Any
+    lightgbm_ndcg: float
+    """LightGBM's own NDCG on the last window, of the booster that was stopped there: an artefact"""
+    gain: Doubles
+    """[features], what the splits on it gained"""
+    contribution: Doubles
+    """[features], mean |SHAP value|"""
+
+
 def train_lambdarank(
     dataset: Dataset, candidates: list[Candidates], config: TrainLambdarankConfig, run: TaskRun
 ) -> Ranker:
-    """Writes the booster as text, and NDCG@10 before and after it with the simple methods beside."""
+    """Learns the final order from label windows inside c1–c2, and measures it on c2–as_of."""
     data = run.fetch(dataset)
     night = Night(dataset, data, [run.fetch(shard) for shard in candidates], dataset_files.read_interactions(data))
-    booster = _learn(night, config)
+    learned = _learn(night, config)
     out = run.work / "ranker"
     out.mkdir()
-    trees = 0
-    if booster is not None:
-        trees = int(booster.best_iteration)
-        ranker_files.write_booster(out, booster)
-        run.metrics({"lightgbm.ndcg_at_10_artefact": booster.best_score["lightgbm"][f"ndcg@{AT}"]})
-        for name, gain in zip(FEATURES, booster.feature_importance("gain"), strict=True):
-            run.metrics({f"gain.{name}": float(gain)})
-    values = _measure(night, booster)
+    if learned:
+        _write(out, learned, run)
+    values = _measure(night, learned.booster if learned else None)
     found = {name: metrics.estimate(value, config.resamples, config.seed) for name, value in values.items()}
-    gain = metrics.paired(values["after"], values["before"], config.resamples, config.seed)
-    report = {name: vars(mean) for name, mean in {**found, "after_minus_before": gain}.items()}
-    (out / "ndcg.json").write_text(json.dumps(report, indent=1, sort_keys=True))
-    (out / "features.json").write_text(json.dumps(dict(FEATURES), indent=1))
-    for name, mean in {**found, "after_minus_before": gain}.items():
-        log.info("%s: NDCG@%d %s", name, AT, mean)
-        run.metrics({f"{name}.ndcg_at_10": mean.value, f"{name}.ndcg_at_10.low": mean.low})
-        run.metrics({f"{name}.ndcg_at_10.high": mean.high, f"{name}.ndcg_at_10.n": mean.n})
-    written = run.store(out, dataset.as_of)
     best = max(SIMPLE, key=lambda name: float(values[name].sum()))
+    for name, other in (("after_minus_before", "before"), ("after_minus_best_simple", best)):
+        found[name] = metrics.paired(values["after"], values[other], config.resamples, config.seed)
+    _report(out, found, run)
+    written = run.store(out, dataset.as_of)
     return Ranker(
         **written,
         dataset_digest=dataset.digest,
-        model_version=run.register(RANKER_MODEL, written) if booster is not None else None,
-        trees=trees,
+        model_version=run.register(RANKER_MODEL, written) if learned else None,
+        trees=learned.booster.num_trees() if learned else 0,
         ndcg_before=Estimate(**vars(found["before"])),
         ndcg_after=Estimate(**vars(found["after"])),
         baseline=best,
         ndcg_baseline=Estimate(**vars(found[best])),
-        after_minus_before=Estimate(**vars(gain)),
+        after_minus_before=Estimate(**vars(found["after_minus_before"])),
     )
 
 
-def _learn(night: Night, config: TrainLambdarankConfig) -> Any:
+def _write(out: Path, learned: Learned, run: TaskRun) -> None:
+    """Writes the booster as text and as a model that MLflow loads, and what its features mean and do."""
+    ranker_files.write_booster(out, learned.booster)
+    registry.describe_ranker(out, ranker_files.BOOSTER, list(FEATURES))
+    table = [
+        {"name": name, **asdict(feature), "gain": gain, "contribution": contribution}
+        for (name, feature), gain, contribution in zip(
+            FEATURES.items(), learned.gain.tolist(), learned.contribution.tolist(), strict=True
+        )
+    ]
+    (out / "features.json").write_text(json.dumps(table, indent=1))
+    run.metrics({"lightgbm.ndcg_at_10_artefact": learned.lightgbm_ndcg})
+    for row in sorted(table, key=lambda row: -row["contribution"]):
+        run.metrics({f"gain.{row['name']}": row["gain"], f"contribution.{row['name']}": row["contribution"]})
+
+
+def _report(out: Path, found: Mapping[str, Mean], run: TaskRun) -> None:
+    """Writes and logs NDCG@10 of every order."""
+    report = {name: vars(mean) for name, mean in found.items()}
+    (out / "ndcg.json").write_text(json.dumps(report, indent=1, sort_keys=True))
+    for name, mean in found.items():
+        log.info("%s: NDCG@%d %s", name, AT, mean)
+        run.metrics({f"{name}.ndcg_at_10": mean.value, f"{name}.ndcg_at_10.low": mean.low})
+        run.metrics({f"{name}.ndcg_at_10.high": mean.high, f"{name}.ndcg_at_10.n": mean.n})
+
+
+def _learn(night: Night, config: TrainLambdarankConfig) -> Learned | None:
     """A booster, or None when there is too little to learn from: the blend's order is then kept."""
     cuts = (*night.dataset.ranker_cuts, night.dataset.second_cut)
     parts = []
     for cut, end in itertools.pairwise(cuts):
-        users, groups = _groups(night, cut, end)
-        parts.append(ranking.learnable(groups))
-        log.info("window from %d: %d groups, %d with a positive", cut, len(users), len(parts[-1].size))
-    training, validation = ranking.concatenate(parts[:-1]), parts[-1]
-    if min(len(training.size), len(validation.size)) < config.min_groups:
+        number, found = _groups(night, cut, end)
+        parts.append(ranking.learnable(found))
+        log.info("window from %d: %d groups, %d with a positive", cut, number, len(parts[-1].size))
+    early, last = ranking.concatenate(parts[:-1]), parts[-1]
+    if min(len(early.size), len(last.size)) < config.min_groups:
         log.warning(
             "%d groups to learn from and %d to stop by, at least %d of each are needed: nothing is learned, the "
             "order of the candidates is kept",
-            *(len(training.size), len(validation.size), config.min_groups),
+            *(len(early.size), len(last.size), config.min_groups),
         )
         return None
-    sampled = ranking.down_sample(training, config.negative_share, config.seed)
-    log.info(
-        "learning from %d groups, %d of their %d pairs", len(sampled.size), len(sampled.grade), len(training.grade)
-    )
     how = Boosting(config.max_trees, config.leaves, config.shrinkage, config.seed)
-    return ranking.train(sampled, validation, how)
+    stopped = ranking.train(ranking.down_sample(early, config.negative_share, config.seed), last, how)
+    sampled = ranking.down_sample(ranking.concatenate(parts), config.negative_share, config.seed)
+    log.info(
+        "%d trees from %d groups, %d of their %d pairs",
+        *(stopped.best_iteration, len(sampled.size), len(sampled.grade), sum(len(part.grade) for part in parts)),
+    )
+    booster = ranking.refit(sampled, stopped.best_iteration, how)
+    return Learned(
+        booster,
+        lightgbm_ndcg=stopped.best_score["lightgbm"][f"ndcg@{AT}"],
+        gain=booster.feature_importance("gain"),
+        contribution=ranking.contributions(booster, last.features[:: max(1, len(last.features) // EXPLAINED)]),
+    )
 
 
-def _groups(night: Night, cut: int, end: int) -> tuple[Ints, Groups]:
-    """Users [groups] and the groups of a cut, over all shards, with what the users did until the end."""
+def _groups(night: Night, cut: int, end: int) -> tuple[int, Groups]:
+    """The number of groups of a cut, over all shards, and those with a candidate, graded by what followed."""
     items = ranker_files.read_items(night.data, cut)
-    past = dataset_files.read_histories(night.data, cut)
-    truth = truth_between(night.interactions, cut, end)
-    users, parts = [np.zeros(0, dtype=np.int32)], []
+    past, truth = groups.learners(night.interactions, cut, end, night.dataset.history_cap)
+    parts = []
     for shard in night.shards:
         for ids, pairs in candidate_files.read_blocks(shard / "groups" / f"{cut}.parquet"):
-            asked = past.take(np.searchsorted(past.user, ids))
             grade = ranking.grades(ids[pairs.row], pairs.item, truth)
-            parts.append(Groups(features(pairs, asked, items), grade, np.bincount(pairs.row)))
-            users.append(ids)
-    return np.concatenate(users), ranking.concatenate(parts or [_no_groups()])
+            parts.append(Groups(features(pairs, past.take(ids), items), grade, np.bincount(pairs.row)))
+    return len(past), ranking.concatenate(parts or [_no_groups()])
 
 
 def _no_groups() -> Groups:
@@ -124,31 +162,39 @@ def _no_groups() -> Groups:
 
 
 def _measure(night: Night, booster: Any) -> dict[str, Doubles]:
-    """NDCG@10 [users] of every order of the c2 candidates, and of simple methods for the same users."""
+    """NDCG@10 [groups] of every order of the c2 candidates, and of simple methods for the same groups."""
     cut = night.dataset.second_cut
-    past = dataset_files.read_histories(night.data, cut)
     items = ranker_files.read_items(night.data, cut)
-    truth = truth_between(night.interactions, cut, night.dataset.as_of)
-    found: dict[str, list[Doubles]] = {name: [] for name in ("before", "after", "ceiling")}
-    found |= {source.name: [] for source in SOURCES}
-    found |= {name: [] for name in SIMPLE}
-    blocks = [b for s in night.shards for b in candidate_files.read_blocks(s / "groups" / f"{cut}.parquet")]
-    for ids, pairs in blocks:
-        asked = past.take(np.searchsorted(past.user, ids))
-        mine = truth.where(np.isin(truth.user, ids)[truth.row])
-        score = ranking.score(booster, features(pairs, asked, items), pairs.place)
-        orders = {"before": -pairs.place.astype(np.float64), "after": score}
-        orders["ceiling"] = np.minimum(ranking.grades(ids[pairs.row], pairs.item, truth), 1).astype(np.float64)
-        for index, source in enumerate(SOURCES):
-            named = pairs.rank[:, index]
-            orders[source.name] = np.where(named > 0, -named.astype(np.float64), -np.inf)
-        for name, by in orders.items():
-            listed = ranking.lists(pairs, by, len(ids), AT)
-            found[name].append(_ndcg(listed, mine))
-        for name in SIMPLE:
-            found[name].append(_ndcg(baselines.BASELINES[name](night.interactions, asked, cut, AT), mine))
-    return {name: np.concatenate([np.zeros(0), *values]) for name, values in found.items()}
+    past, truth = groups.judges(night.interactions, cut, night.dataset.as_of, night.dataset.history_cap)
+    lists = dict(_simple(night, past, cut))
+    names = ("before", "after", "ceiling", *(source.name for source in SOURCES))
+    lists |= {name: np.full((len(past), AT), -1, dtype=np.int32) for name in names}
+    for shard in night.shards:
+        for ids, pairs in candidate_files.read_blocks(shard / "groups" / f"{cut}.parquet"):
+            after = ranking.score(booster, features(pairs, past.take(ids), items), pairs.place)
+            relevant = ranking.grades(ids[pairs.row], pairs.item, truth) > 0
+            for name, by in zip(names, _orders(pairs, after, relevant), strict=True):
+                lists[name][ids] = ranking.lists(pairs, by, len(ids), AT)
+    return {name: metrics.ndcg_at(metrics.hits(listed, truth), truth, AT) for name, listed in lists.items()}
 
 
-def _ndcg(lists: Ints, truth: Truth) -> Doubles:
-    return metrics.ndcg_at(metrics.hits(lists, truth), truth, AT)
+def _orders(pairs: Pairs, after: Doubles, relevant: Bools) -> Iterator[Doubles]:
+    """[pairs] scores of the blend's order, the ranker's, the best there could be, and each source's."""
+    yield -pairs.place.astype(np.float64)
+    yield after
+    yield relevant.astype(np.float64)
+    for rank in pairs.rank.T:
+        yield np.where(rank > 0, -rank.astype(np.float64), -np.inf)
+
+
+def _simple(night: Night, asked: Histories, cut: int) -> Iterator[tuple[str, Ints]]:
+    """Name and lists [groups, 10] of the simple methods.
+
+    Under the same rule as the candidates, without the items that are unavailable; and, to see what the rule costs,
+    with them.
+    """
+    unavailable = dataset_files.read_unavailable(night.data, cut)
+    for name in SIMPLE:
+        listed = baselines.BASELINES[name](night.interactions, asked, cut, DEPTH)
+        yield name, baselines.without(listed, unavailable)[:, :AT]
+        yield f"{name}.unavailable_too", listed[:, :AT]

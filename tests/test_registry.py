@@ -77,7 +77,6 @@ def test_histories_of_another_form_are_refused(tmp_path: Path, histories: dict[s
 
 def test_the_ranker_scores_feature_columns(tmp_path: Path) -> None:
     made = booster(list(FEATURES))
-    made.best_iteration = made.num_trees()
     ranker_files.write_booster(tmp_path, made)
     registry.describe_ranker(tmp_path, ranker_files.BOOSTER, list(FEATURES))
     columns = np.random.default_rng(1).random((20, len(FEATURES))).astype(np.float32)

@@ -15,31 +15,79 @@ from tasks.recsys.candidates import COVISITATION, OWN_HISTORY, POPULAR, SOURCES,
 from tasks.recsys.interactions import CART, Histories, Ints, Longs
 from tasks.recsys.statistics import NAMES, SMOOTHING
 
-FEATURES: Mapping[str, str] = {
-    "place": "place in the blend, from 1",
-    "simple_place": "place in the order of the simple methods: own history, then co-visitation, then popular",
-    "own_history_rank": "rank by the user's own history, from 1; missing where it is not in it",
-    "covisitation_rank": "rank by decayed co-visitation in one step and in two, from 1; missing where it was not named",
-    "two_tower_rank": "rank by the two-tower, from 1; missing where it was not named",
-    "popular_rank": "rank by recent popularity, from 1; missing where it was not named",
-    "covisitation_score": "score of decayed co-visitation in one step and in two; missing where it was not named",
-    "two_tower_score": "score of the two-tower; missing where it was not named",
-    "own_count": "interactions of the history with the item",
-    "own_strongest": "strongest event of the history with the item: 0 none, 1 view, 2 cart, 3 transaction",
-    "own_steps": "steps back to the history's newest interaction with the item; missing where there is none",
-    "category_count": "interactions of the history with the item's category",
-    "price_ratio": "the item's price over the mean price in the history; missing where either is unknown",
-    "history_length": "interactions in the history",
-    "history_carts": "share of carts and transactions in the history",
-    "item_views": "views of the item, all time before the cut",
-    "item_purchases": "transactions of the item, all time before the cut",
-    "item_conversion": "transactions over views of the item, smoothed towards the shop's",
-    "item_recent": "interactions with the item in the last 14 days before the cut",
-    "item_trend": "interactions in the last 7 days over a fourth of those in the last 28, smoothed",
-    "item_age_days": "days between the item's first interaction and the cut",
-    "price": "price as of the cut; missing where unknown",
+
+@dataclass(frozen=True)
+class Feature:
+    """What a column of the ranker's input says."""
+
+    meaning: str
+    unit: str
+    reads: str
+    """what of the time before the cut it is made of, a key of `READS`"""
+
+
+READS: Mapping[str, str] = {
+    "candidates": "what the sources said as of the cut",
+    "history": "the newest interactions before the cut, or before the interaction that is asked for",
+    "everything": "all interactions before the cut",
+    "14 days": "interactions in the 14 days before the cut",
+    "28 days": "interactions in the 28 days before the cut",
+    "properties": "the value that is valid at the cut",
 }
-"""Name → meaning, in the order of the columns."""
+
+FEATURES: Mapping[str, Feature] = {
+    "place": Feature("place in the blend", "from 1", "candidates"),
+    "simple_place": Feature(
+        "place in the order of the simple methods: own history, then co-visitation, then popular",
+        "from 1",
+        "candidates",
+    ),
+    "own_history_rank": Feature(
+        "rank by the user's own history, newest first; missing where it is not in it", "from 1", "candidates"
+    ),
+    "covisitation_rank": Feature(
+        "rank by decayed co-visitation in one step and in two; missing where it was not named", "from 1", "candidates"
+    ),
+    "two_tower_rank": Feature("rank by the two-tower; missing where it was not named", "from 1", "candidates"),
+    "popular_rank": Feature("rank by recent popularity; missing where it was not named", "from 1", "candidates"),
+    "covisitation_score": Feature(
+        "score of decayed co-visitation in one step and in two; missing where it was not named", "weight", "candidates"
+    ),
+    "two_tower_score": Feature("score of the two-tower; missing where it was not named", "logit", "candidates"),
+    "covisitation_share": Feature(
+        "its score of co-visitation over the best of the list; missing where it was not named", "share", "candidates"
+    ),
+    "two_tower_gap": Feature(
+        "its score of the two-tower minus the best of the list; missing where it was not named", "logit", "candidates"
+    ),
+    "own_count": Feature("interactions of the history with the item", "count", "history"),
+    "own_strongest": Feature(
+        "strongest event of the history with the item: 0 none, 1 view, 2 cart, 3 transaction", "grade", "history"
+    ),
+    "own_steps": Feature(
+        "steps back to the history's newest interaction with the item; missing where there is none", "steps", "history"
+    ),
+    "category_count": Feature("interactions of the history with the item's category", "count", "history"),
+    "price_ratio": Feature(
+        "the item's price over the mean price in the history; missing where either is unknown", "ratio", "history"
+    ),
+    "history_length": Feature("interactions in the history", "count", "history"),
+    "history_carts": Feature("share of carts and transactions in the history", "share", "history"),
+    "item_views": Feature("views of the item", "count", "everything"),
+    "item_purchases": Feature("transactions of the item", "count", "everything"),
+    "item_conversion": Feature(
+        "transactions over views of the item, smoothed towards the shop's", "ratio", "everything"
+    ),
+    "item_recent": Feature("interactions with the item", "count", "14 days"),
+    "item_trend": Feature(
+        "interactions in the last 7 days over a fourth of those in the last 28, smoothed: 1 is steady",
+        "ratio",
+        "28 days",
+    ),
+    "item_age": Feature("time since the item's first interaction", "days", "everything"),
+    "price": Feature("price; missing where unknown", "price", "properties"),
+}
+"""Name → what it says, in the order of the columns."""
 
 
 @dataclass(frozen=True)
@@ -109,13 +157,23 @@ def simple_place(pairs: Pairs) -> Floats:
 def _sources(pairs: Pairs) -> dict[str, Floats]:
     """What each source said; NaN where it did not name the item."""
     columns: dict[str, Floats] = {}
+    said = pairs.rank > 0
     for index, source in enumerate(SOURCES):
-        unnamed = pairs.rank[:, index] == 0
-        columns[f"{source.name}_rank"] = np.where(unnamed, np.nan, pairs.rank[:, index]).astype(np.float32)
-        if source in (COVISITATION, TWO_TOWER):
-            columns[f"{source.name}_score"] = np.where(unnamed, np.nan, pairs.score[:, index]).astype(np.float32)
-    assert {OWN_HISTORY, COVISITATION, TWO_TOWER, POPULAR} == set(SOURCES)
+        columns[f"{source.name}_rank"] = np.where(said[:, index], pairs.rank[:, index], np.nan).astype(np.float32)
+    for source in (COVISITATION, TWO_TOWER):
+        index = SOURCES.index(source)
+        columns[f"{source.name}_score"] = np.where(said[:, index], pairs.score[:, index], np.float32(np.nan))
+    near, towers = columns["covisitation_score"], columns["two_tower_score"]
+    columns["covisitation_share"] = near / _best_of_list(pairs.row, near)
+    columns["two_tower_gap"] = towers - _best_of_list(pairs.row, towers)
     return columns
+
+
+def _best_of_list(row: Ints, score: Floats) -> Floats:
+    """[pairs] lists and scores → [pairs]: the largest score of the pair's list; NaN where it has none."""
+    best = np.full(int(row.max(initial=0)) + 1, np.nan, dtype=np.float32)
+    np.fmax.at(best, row, score)
+    return best[row]
 
 
 def _own(pairs: Pairs, histories: Histories) -> dict[str, npt.NDArray[np.floating]]:
@@ -165,7 +223,7 @@ def _item(item: Ints, items: ItemTable) -> dict[str, npt.NDArray[np.generic]]:
         "item_conversion": items.conversion[item],
         "item_recent": items.recent[item],
         "item_trend": items.trend[item],
-        "item_age_days": items.age[item],
+        "item_age": items.age[item],
         "price": items.price[item],
     }
 

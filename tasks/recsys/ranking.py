@@ -95,10 +95,25 @@ def down_sample(groups: Groups, share: float, seed: int) -> Groups:
 
 def train(training: Groups, validation: Groups, how: Boosting) -> Any:
     """A LightGBM booster, stopped early by NDCG@10 on the validation groups."""
-    names = list(FEATURES)
-    learn = lightgbm.Dataset(training.features, training.grade, group=training.size, feature_name=names)
+    learn = _data(training)
     judge = lightgbm.Dataset(validation.features, validation.grade, group=validation.size, reference=learn)
-    parameters = {
+    stop = lightgbm.early_stopping(PATIENCE, verbose=False)
+    return lightgbm.train(
+        _parameters(how), learn, how.max_trees, valid_sets=[judge], valid_names=["lightgbm"], callbacks=[stop, _tell]
+    )
+
+
+def refit(groups: Groups, trees: int, how: Boosting) -> Any:
+    """A booster of so many trees, learned from all groups: those that told when to stop are the newest."""
+    return lightgbm.train(_parameters(how), _data(groups), trees)
+
+
+def _data(groups: Groups) -> Any:
+    return lightgbm.Dataset(groups.features, groups.grade, group=groups.size, feature_name=list(FEATURES))
+
+
+def _parameters(how: Boosting) -> dict[str, Any]:
+    return {
         "objective": "lambdarank",
         "metric": "ndcg",
         "eval_at": [NDCG_AT],
@@ -116,10 +131,16 @@ def train(training: Groups, validation: Groups, how: Boosting) -> Any:
         "force_row_wise": True,
         "verbosity": -1,
     }
-    stop = lightgbm.early_stopping(PATIENCE, verbose=False)
-    return lightgbm.train(
-        parameters, learn, how.max_trees, valid_sets=[judge], valid_names=["lightgbm"], callbacks=[stop, _tell]
-    )
+
+
+def contributions(booster: Any, columns: Floats) -> npt.NDArray[np.float64]:
+    """[pairs, features] → [features]: mean of |SHAP value|, how far a feature moves a score up or down.
+
+    Exact for trees (Lundberg et al. 2018, Consistent individualized feature attribution for tree ensembles).
+    """
+    found = booster.predict(columns, pred_contrib=True, num_threads=1)
+    mean: npt.NDArray[np.float64] = np.abs(found[:, :-1]).mean(axis=0)
+    return mean
 
 
 def _tell(environment: Any) -> None:

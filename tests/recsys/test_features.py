@@ -1,11 +1,12 @@
 import math
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from tasks.recsys.candidates import COVISITATION, OWN_HISTORY, POPULAR, SOURCES, TWO_TOWER, Pairs
-from tasks.recsys.features import FEATURES, ItemTable, features, item_table, simple_place
+from tasks.recsys.features import FEATURES, READS, ItemTable, features, item_table, simple_place
 from tasks.recsys.interactions import CART, DAY, TRANSACTION, VIEW, Histories, Interactions, histories
 from tasks.recsys.statistics import item_statistics
 from tests.recsys.made import asked, chance, table, views
@@ -37,8 +38,20 @@ def test_what_the_sources_said() -> None:
     (row,) = named(features(pairs((0, 1)), asked([0]), shop(views((0, 0, 1), (0, 1, 2)), [-1, -1], [1, 1])))
     assert (row["place"], row["covisitation_rank"]) == (1, 1)
     assert row["covisitation_score"] == pytest.approx(0.1)
-    absent = ["own_history_rank", "two_tower_rank", "popular_rank", "two_tower_score"]
+    absent = ["own_history_rank", "two_tower_rank", "popular_rank", "two_tower_score", "two_tower_gap"]
     assert all(math.isnan(row[name]) for name in absent)
+
+
+def test_a_score_is_compared_with_the_best_of_its_own_list() -> None:
+    found = pairs((0, 0), (0, 1), (1, 0), (1, 1))
+    near, tower = SOURCES.index(COVISITATION), SOURCES.index(TWO_TOWER)
+    found.rank[:, near] = 1, 2, 0, 1
+    found.score[:, near] = 8, 2, 0, 3
+    found.rank[:, tower] = 1, 0, 2, 1
+    found.score[:, tower] = -1, 0, -5, -2
+    rows = named(features(found, asked([0], [0]), shop(views((0, 0, 1), (0, 1, 2)), [-1, -1], [1, 1])))
+    assert [row["covisitation_share"] for row in rows] == pytest.approx([1, 1 / 4, math.nan, 1], nan_ok=True)
+    assert [row["two_tower_gap"] for row in rows] == pytest.approx([0, math.nan, -3, 0], nan_ok=True)
 
 
 def test_the_place_among_the_simple_methods_is_that_of_the_first_who_names_the_item() -> None:
@@ -83,7 +96,7 @@ def test_what_is_known_of_the_item() -> None:
     assert row["item_trend"] == pytest.approx((4 * 3 + 20) / (7 + 20))
     assert row["item_conversion"] == pytest.approx((1 + 20 / 7) / (6 + 20))
     assert other["item_conversion"] == pytest.approx((0 + 20 / 7) / (1 + 20))
-    assert (row["item_age_days"], other["item_age_days"]) == (25, 26)
+    assert (row["item_age"], other["item_age"]) == (25, 26)
 
 
 def slow(pair: Pairs, at: int, known: Interactions, past: Histories, items: ItemTable) -> dict[str, float]:
@@ -93,6 +106,7 @@ def slow(pair: Pairs, at: int, known: Interactions, past: Histories, items: Item
     rows = list(zip(known.item.tolist(), known.event.tolist(), ((CUT - known.time) / DAY).tolist(), strict=True))
     found = {"place": at + 1, "covisitation_rank": at + 1, "covisitation_score": (at + 1) / 10}
     found["simple_place"] = OWN_HISTORY.depth + at + 1
+    found["covisitation_share"] = (at + 1) / (np.flatnonzero(pair.row == pair.row[at])[-1] + 1)
     own = [(step, event) for step, (other, event) in enumerate(reversed(history)) if other == item]
     found |= {"own_count": len(own), "own_strongest": max((event + 1 for _, event in own), default=0)}
     found |= {"own_steps": own[0][0]} if own else {}
@@ -109,7 +123,7 @@ def slow(pair: Pairs, at: int, known: Interactions, past: Histories, items: Item
     usual = sum(e == TRANSACTION for _, e, _ in rows) / sum(e == VIEW for _, e, _ in rows)
     week, month = (sum(age <= days for age in ages) for days in (7, 28))
     found |= {"item_views": views, "item_purchases": buys, "item_conversion": (buys + 20 * usual) / (views + 20)}
-    found |= {"item_recent": sum(age <= 14 for age in ages), "item_age_days": max(ages)}
+    found |= {"item_recent": sum(age <= 14 for age in ages), "item_age": max(ages)}
     return found | {"item_trend": (4 * week + 20) / (month + 20)}
 
 
@@ -151,3 +165,10 @@ def test_nothing_at_or_after_the_cut_reaches_a_feature() -> None:
         features(rows, histories(some, CUT, 50, np.arange(5)), shop(some, category, price)) for some in (known, early)
     ]
     np.testing.assert_array_equal(tables[0], tables[1])
+
+
+def test_the_readme_has_every_feature_with_its_meaning_unit_and_what_it_reads() -> None:
+    rows = {f"| `{name}` | {one.meaning} | {one.unit} | {one.reads} |" for name, one in FEATURES.items()}
+    rows |= {f"| {name} | {meaning} |" for name, meaning in READS.items()}
+    assert rows <= set((Path(__file__).parents[2] / "README.md").read_text().splitlines())
+    assert {one.reads for one in FEATURES.values()} == set(READS)
