@@ -1,6 +1,6 @@
 # make help lists the targets.  Relative paths are relative to where you ran make.
 .DEFAULT_GOAL := help
-.PHONY: help setup run recommendations rollback up down compose-up compose-down restore test lint bench lock clean
+.PHONY: help setup run recommendations rollback up down compose-up compose-down restore test test-ui lint bench lock clean
 
 NAME ?= night
 TASKS := .venv/tasks/bin
@@ -41,6 +41,11 @@ test:  ## runs the unit, learn and embedded tests
 	@bin/setup tests
 	@$(TASKS)/pytest
 
+test-ui:  ## passes the tests of the UI in a real Chromium (apt-get install chromium)
+	@bin/setup tests
+	@.venv/uv/bin/uv pip install -q --python $(TASKS)/python --no-deps --require-hashes -r tests/ui/requirements.txt
+	@NIGHTJAR_UI=1 $(TASKS)/pytest tests/ui
+
 lint:  ## ruff and mypy --strict, each side against its own environment
 	@bin/setup tests
 	@$(TASKS)/ruff check . bin/night && $(TASKS)/ruff format --check . bin/night
@@ -56,6 +61,7 @@ lock: setup  ## compiles the lock files anew from the requirements.in
 	@$(COMPILE) --override images/cpu/overrides.txt --no-emit-package torch images/cpu/requirements.in -o images/cpu/requirements.txt
 	@$(COMPILE) -c images/cpu/requirements.txt images/mlflow/requirements.in -o images/mlflow/requirements.txt
 	@$(COMPILE) --override images/cpu/overrides.txt --no-emit-package torch -c images/cpu/requirements.txt tests/requirements.in -o tests/requirements.txt
+	@$(COMPILE) -c tests/requirements.txt tests/ui/requirements.in -o tests/ui/requirements.txt
 
 clean:  ## removes the environments and the caches; what nights wrote stays in NIGHTJAR_HOME
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

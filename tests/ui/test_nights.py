@@ -1,0 +1,79 @@
+"""What a person does with nights in Airflow's UI: log in, trigger, be refused, follow links, backfill."""
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tasks.contracts import TASKS
+from tests.ui import airflow_ui as ui
+from tests.ui.conftest import World
+
+pytestmark = [pytest.mark.ui, pytest.mark.timeout(1_800)]
+
+
+def test_a_stranger_has_to_log_in(stranger: Page) -> None:
+    assert stranger.request.get("/api/v2/dags").status == 401
+    ui.log_in(stranger, "guessed")
+    expect(stranger.get_by_label("Password")).to_be_visible()
+    assert stranger.request.get("/api/v2/dags").status == 401
+
+
+def test_a_number_out_of_range_cannot_be_entered(page: Page) -> None:
+    form = ui.open_form(page)
+    ui.open_section(form, "publish_recommendations")
+    top = ui.setting(form, "top")
+    top.fill("5000")
+    top.press("Tab")
+    expect(top).to_have_value("300")
+
+
+def test_a_wrong_folder_is_refused_readably_by_the_first_task(page: Page) -> None:
+    form = ui.open_form(page)
+    ui.open_section(form, "This night")
+    ui.setting(form, "data").fill("/nowhere")
+    ui.submit(form)
+    expect(ui.badge(page)).to_have_text("Failed", timeout=ui.NIGHT_MS)
+    assert ui.states(page)["prepare_data"] == "Failed"
+    page.get_by_role("link", name="prepare_data").last.click()
+    expect(page.get_by_text("prepare_data | data folder /nowhere does not exist; expected a folder")).to_be_visible()
+
+
+def test_a_night_from_the_form_is_green_and_links_to_what_it_made(world: World, page: Page) -> None:
+    form = ui.open_form(page)
+    ui.open_section(form, "This night")
+    ui.pick_midnight(form, "as_of", "2015-09-01")
+    ui.choose(form, "profile", "small")
+    ui.shoot(page, world.screenshots, "trigger-form")
+    ui.submit(form)
+    expect(ui.badge(page)).to_have_text("Success", timeout=ui.NIGHT_MS)
+    ui.shoot(page, world.screenshots, "night")
+    states = ui.states(page)
+    assert states.pop("backup_mysql") == "Skipped"  # there is no MySQL in the embedded world
+    assert states == dict.fromkeys([*TASKS.keys() - {"backup_mysql"}, "shards", "announce"], "Success")
+    expect(page.get_by_text("shard 1 of 1: ")).to_be_visible()
+    (run_id,) = ui.run_ids(page, "manual")[:1]
+    assert ui.as_of(page, run_id) == "2015-09-01"
+
+    page.goto(f"{ui.DAG}/runs/{run_id}/tasks/train_two_tower/details")
+    for link, shown in (("MLflow run", "train_two_tower"), ("Artifact", "retriever")):
+        with page.context.expect_page() as opened:
+            page.get_by_role("link", name=link).click()
+        assert opened.value.url.startswith(world.mlflow)
+        expect(opened.value.get_by_text(shown, exact=True).first).to_be_visible()
+        opened.value.close()
+
+
+def test_a_backfill_of_three_days_from_the_form(world: World, page: Page) -> None:
+    form = ui.open_form(page)
+    ui.choose_backfill(form)
+    ui.pick_midnight(form, "From", "2015-09-02")
+    ui.pick_midnight(form, "To", "2015-09-04")
+    ui.open_section(form, "This night")
+    ui.choose(form, "profile", "small")
+    expect(form.get_by_text("3 runs will be triggered")).to_be_visible()
+    ui.shoot(page, world.screenshots, "backfill-form")
+    ui.submit(form)
+    green = ui.runs(page, "Backfill").filter(has_text="Success")
+    expect(green).to_have_count(3, timeout=3 * ui.NIGHT_MS)
+    ui.shoot(page, world.screenshots, "backfill")
+    days = {ui.as_of(page, run_id) for run_id in ui.run_ids(page, "backfill")}
+    assert days == {"2015-09-02", "2015-09-03", "2015-09-04"}
