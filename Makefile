@@ -1,6 +1,6 @@
 # make help lists the targets.  Relative paths are relative to where you ran make.
 .DEFAULT_GOAL := help
-.PHONY: help setup run recommendations rollback up down compose-up compose-down restore test test-ui lint bench lock clean
+.PHONY: help setup run recommendations rollback prune up down compose-up compose-down restore test test-ui lint bench lock clean
 
 NAME ?= night
 TASKS := .venv/tasks/bin
@@ -21,6 +21,9 @@ recommendations: setup  ## writes what is in force to OUT=recs.parquet, or the g
 
 rollback: setup  ## puts the generation before, or TO=generation, and its champions back in force
 	@$(ENV) $(TASKS)/python -m tasks.rollback $${TO:+--to "$$TO"}
+
+prune: setup  ## shows what nothing needs of all but the last NIGHTS=14 nights; YES=1 removes it
+	@$(ENV) $(TASKS)/python -m tasks.prune $${NIGHTS:+--nights "$$NIGHTS"} $${YES:+--yes}
 
 up: setup  ## starts the embedded Airflow and MLflow on loopback; AIRFLOW_PORT=8080 MLFLOW_PORT=5000
 	@bin/up

@@ -191,6 +191,11 @@ class Store:
             db.execute("INSERT INTO in_force VALUES (1, ?)", (target.name,))
             return target, current
 
+    def outdated(self, keep: int) -> list[str]:
+        """What `prune` would forget."""
+        with self.connection() as db:
+            return outdated(self._generations(db), _in_force(db), keep)
+
     def prune(self, keep: int) -> None:
         """Forgets what `outdated` names."""
         with self.connection() as db, self.transaction(db):

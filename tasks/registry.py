@@ -1,7 +1,7 @@
 """The adapter to MLflow's models: the format that makes a folder loadable, the registry's aliases, champions' records.
 
-Beside `tracking` the only module that knows MLflow.  What it writes into a folder depends on the files and the code
-alone, so that an artifact that carries it keeps its digest.
+Beside `tracking` and `nights` the only module that knows MLflow.  What it writes into a folder depends on the files
+and the code alone, so that an artifact that carries it keeps its digest.
 """
 
 import json

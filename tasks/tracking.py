@@ -1,4 +1,4 @@
-"""The adapter to MLflow; beside `registry`, which makes models loadable, the only module that knows it.
+"""The adapter to MLflow; beside `registry` (models) and `nights` (what is kept) the only module that knows it.
 
 One parent run a night, made by the first task and found again by the tags of its Airflow run; one child run a task
 and try, named after the task.  An artifact is a folder of a child run; its URI is runs:/<run id>/<folder>.

@@ -95,9 +95,9 @@ def test_nouns_know_nouns_alone(name: str, path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "path"), modules("tasks"))
-def test_tracking_and_registry_alone_know_mlflow(name: str, path: Path) -> None:
+def test_three_adapters_alone_know_mlflow(name: str, path: Path) -> None:
     knows = any(one.split(".")[0] == "mlflow" for one in imports(name, path))
-    assert not knows or name in ("tasks.tracking", "tasks.registry")
+    assert not knows or name in ("tasks.tracking", "tasks.registry", "tasks.nights")
 
 
 def test_contracts_and_failures_know_nothing_of_ours() -> None:

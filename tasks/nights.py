@@ -1,0 +1,121 @@
+"""The adapter to the nights that MLflow keeps: what of them ran, which files they left, and removing those.
+
+Beside `tracking` and `registry` the only module that knows MLflow.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+from tasks.failures import CannotWrite, Unavailable
+from tasks.tracking import EXPERIMENT, PARENT, tracking_uri
+
+PRUNED = "nightjar.pruned"
+"""Tag of a night whose files were removed, and of the model versions that were among them: when."""
+DEAD = 7 * 86_400_000
+"""Milliseconds after which a run that never ended is not believed to be in progress; no task may take that long."""
+
+
+@dataclass(frozen=True)
+class Night:
+    """A night that still has its files."""
+
+    run_id: str
+    name: str
+    """of its run, for a person"""
+    last: int
+    """when a task of it began or ended last, UTC ms"""
+    running: bool
+    """in progress: what it wrote is being read"""
+    runs: tuple[str, ...]
+    """the runs of its tasks, each try one; they have the files"""
+
+
+def with_files(client: MlflowClient) -> list[Night]:
+    """The nights whose files were not removed, the one that ran last first."""
+    with _translated():
+        parents = _search(client, "tags.`nightjar.night` = 'true'")
+        found = [_night(client, parent) for parent in parents if PRUNED not in parent.data.tags]
+    return sorted(found, key=lambda night: (-night.last, night.run_id))
+
+
+def in_progress(client: MlflowClient, night: Night) -> bool:
+    """Whether a task of it has begun since it was read."""
+    with _translated():
+        return _night(client, client.get_run(night.run_id)).running
+
+
+def named_by_aliases(client: MlflowClient) -> dict[str, str]:
+    """Night → an alias of a registered model, any model and any alias, that names a version which it made."""
+    found: dict[str, str] = {}
+    with _translated():
+        for model in client.search_registered_models():
+            for alias, number in model.aliases.items():
+                run_id = client.get_model_version(model.name, number).run_id
+                night = client.get_run(run_id).data.tags.get(PARENT) if run_id else None
+                if night:
+                    found[night] = f"{model.name}@{alias}"
+    return found
+
+
+def size(client: MlflowClient, night: Night) -> int:
+    """Bytes of all files of its runs."""
+    with _translated():
+        return sum(_bytes(client, run_id, None) for run_id in night.runs)
+
+
+def remove_files(client: MlflowClient, night: Night) -> None:
+    """Removes all files of its runs; runs, metrics, params and tags stay.  Cut short, it can be done again."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    with _translated():
+        for run_id in night.runs:
+            files = get_artifact_repository(client.get_run(run_id).info.artifact_uri, tracking_uri=tracking_uri())
+            for entry in client.list_artifacts(run_id):
+                files.delete_artifacts(entry.path)  # type: ignore[no-untyped-call]
+            for version in client.search_model_versions(f"run_id = '{run_id}'"):
+                client.set_model_version_tag(version.name, version.version, PRUNED, now)
+        client.set_tag(night.run_id, PRUNED, now)
+
+
+def _night(client: MlflowClient, parent: Run) -> Night:
+    runs = _search(client, f"tags.`{PARENT}` = '{parent.info.run_id}'")
+    every = [parent.info, *(run.info for run in runs)]
+    last = max(max(info.start_time, info.end_time or 0) for info in every)
+    alive = any(info.status == "RUNNING" for info in every) and time.time() * 1000 - last < DEAD
+    return Night(parent.info.run_id, parent.info.run_name, last, alive, tuple(run.info.run_id for run in runs))
+
+
+def _search(client: MlflowClient, condition: str) -> list[Run]:
+    """All runs of the experiment that meet the condition."""
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    found: list[Run] = []
+    token: str | None = None
+    while experiment is not None:
+        page = client.search_runs([experiment.experiment_id], condition, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            break
+    return found
+
+
+def _bytes(client: MlflowClient, run_id: str, folder: str | None) -> int:
+    entries = client.list_artifacts(run_id, folder)
+    return sum(_bytes(client, run_id, one.path) if one.is_dir else one.file_size or 0 for one in entries)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except MlflowException as error:
+        raise Unavailable(f"MLflow at {tracking_uri()}: {error}; what was not removed stays, do it again") from error
+    except OSError as error:
+        raise CannotWrite(f"{error.strerror}: {error.filename}; what was not removed stays, do it again") from None
