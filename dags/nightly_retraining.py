@@ -20,11 +20,15 @@ and says why. A backfill of past days never takes the shop back in time.
 - `data`: the folder, or the URL of one, with the events.
 - `profile`: `full` is what the shop gets; `small` tries the whole way in a fraction of the time. It replaces what you
   leave at its default.
+- `publish`: `as_usual` means that a backfill does not publish, and every other night does if the gate agrees; `always`
+  lets a backfill publish, too; `never` keeps tonight's generation out of force.
+- `force_reason`: why tonight's generation goes into force whatever the gate says; kept, verdict `forced`. An earlier
+  `as_of` than the one in force is not forced either.
 
 One section a task follows. A wrong setting is refused by the form, or by `prepare_data` within seconds, with its name.
 
 **Backfill** is the form's second choice, for past days; each day is a run whose `as_of` is its midnight. It publishes
-nothing unless asked. Runs wait for one another in the pool `nightjar`, which has one slot.
+nothing unless `publish` is `always`. Runs wait for one another in the pool `nightjar`, which has one slot.
 
 **When it is red.** Open the red task's log: its last line says what went wrong, the value, what was expected and what
 to do; the task's own documentation says the rest. A task that failed for a passing reason has been tried three times

@@ -132,10 +132,9 @@ def test_the_trigger_form_has_every_setting_with_its_range_and_reason(dag: Any) 
     settings = {name for task in TASKS.values() for name in task.config.model_fields}
     assert dag["params"].keys() == settings - {"shard"} | {"profile"}
     assert all(field["description"] and field["section"] in {*TASKS, "This night"} for field in dag["params"].values())
-    assert [name for name, field in dag["params"].items() if field["section"] == "This night"] == list(dag["params"])[
-        :3
-    ]
-    assert list(dag["params"])[:3] == ["as_of", "data", "profile"]
+    this_night = [name for name, field in dag["params"].items() if field["section"] == "This night"]
+    assert this_night == list(dag["params"])[:5] == ["as_of", "data", "profile", "publish", "force_reason"]
+    assert dag["params"]["force_reason"]["type"] == ["null", "string"], "the form wants one from everybody"
     assert (dag["params"]["profile"]["default"], dag["params"]["profile"]["enum"]) == ("full", ["full", "small"])
     as_of = dag["params"]["as_of"]
     assert (as_of["default"], as_of["type"], as_of["format"]) == (None, ["null", "string"], "date-time")
