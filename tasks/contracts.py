@@ -244,7 +244,7 @@ class TrainTwoTowerConfig(Config):
     batch_size: int = Field(1_024, ge=16, le=65_536, description="targets (next items) in a batch, on average")
     negatives: int = Field(1_024, ge=64, le=65_536, description="shared negatives a batch")
     loss: Literal["softmax", "bpr"] = Field(
-        "softmax", description="sampled softmax, or Bayesian personalized ranking: better and worse on every validation"
+        "softmax", description="what a step of the fit lowers: sampled softmax, or Bayesian personalized ranking"
     )
     learning_rate: float = Field(
         0.02, gt=0, le=1, description="peak of the one-cycle schedule, of the item vectors; half of it for the rest"
