@@ -1,17 +1,32 @@
 """The product's own tasks, run in this process on a store of their own, for benchmarks of what they learn."""
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import polars as pl
 
-from tasks import dataset_files, fits
-from tasks.contracts import Artifact, Dataset, PrepareDataConfig, Retriever, RunContext, TrainTwoTowerConfig
+from tasks import dataset_files, fits, ranker_files
+from tasks import train_lambdarank as ranker_task
+from tasks.contracts import (
+    Artifact,
+    Candidates,
+    Dataset,
+    GenerateCandidatesConfig,
+    PrepareDataConfig,
+    Retriever,
+    RunContext,
+    TrainLambdarankConfig,
+    TrainTwoTowerConfig,
+)
+from tasks.generate_candidates import generate_candidates
 from tasks.prepare_data import prepare_data
-from tasks.recsys import baselines, retrieval
+from tasks.recsys import baselines, features, ranking, retrieval
 from tasks.recsys.interactions import Histories, Interactions, Ints, Longs
 from tasks.tracking import task_run
 from tasks.train_two_tower import train_two_tower
@@ -25,7 +40,11 @@ class Night:
 
     dataset: Dataset
     interactions: Interactions
+    data: Path
+    """the stored Dataset"""
+    retriever: Retriever
     fitted: Path
+    """the stored Retriever"""
 
     def sources(self, cut: int) -> retrieval.Retriever:
         """The retriever as of a cut."""
@@ -46,14 +65,76 @@ def prepare(home: Path, data: Path, as_of: int | None, quantiles: tuple[float, f
 def run(home: Path, data: Path, as_of: int | None, quantiles: tuple[float, float]) -> Night:
     """Prepares the data and fits the retriever."""
     dataset = prepare(home, data, as_of, quantiles)
-    return Night(dataset, interactions(home, dataset), stored(home, train(dataset)))
+    retriever = train(dataset)
+    return Night(dataset, interactions(home, dataset), stored(home, dataset), retriever, stored(home, retriever))
 
 
 def train(dataset: Dataset) -> Retriever:
     """Fits the retriever, with every setting's default."""
-    about = RunContext.model_validate({"dag_id": "quality", "run_id": f"as of {dataset.as_of}"})
-    with task_run("train_two_tower", about, [dataset]) as task:
+    with task_run("train_two_tower", _context(dataset), [dataset]) as task:
         return train_two_tower(dataset, TrainTwoTowerConfig.model_validate({}), task)
+
+
+def candidates(night: Night) -> list[Candidates]:
+    """The candidates of every shard."""
+    verb, found = "generate_candidates", []
+    for shard in range(night.dataset.shards):
+        with task_run(verb, _context(night.dataset), [night.dataset, night.retriever]) as task:
+            config = GenerateCandidatesConfig.model_validate({"shard": shard})
+            found.append(generate_candidates(night.dataset, night.retriever, config, task))
+    return found
+
+
+def rank(home: Path, night: Night, made: list[Candidates]) -> Any:
+    """The booster of the night's ranker, with every setting's default."""
+    verb = "train_lambdarank"
+    with task_run(verb, _context(night.dataset), [night.dataset, *made]) as task:
+        config = TrainLambdarankConfig.model_validate({})
+        return ranker_files.read_booster(stored(home, ranker_task.train_lambdarank(night.dataset, made, config, task)))
+
+
+@contextmanager
+def blanked(names: Collection[str]) -> Iterator[None]:
+    """While it lasts, nobody knows these features: what they are worth, and what an artefact of the data lends them."""
+    compute, columns = features.features, [list(features.FEATURES).index(name) for name in names]
+
+    def without(*of: Any) -> Any:
+        found = compute(*of)
+        found[:, columns] = np.nan
+        return found
+
+    with mock.patch.object(ranker_task, "features", without), mock.patch.object(ranking, "features", without):
+        yield
+
+
+def ranked(night: Night, booster: Any, cut: int, asked: Histories) -> Ints:
+    """Lists [histories, 300] of the blend in the ranker's order, which knows nothing of items after the cut."""
+    items = _padded(ranker_files.read_items(night.data, cut), 1 + int(asked.item.max(initial=0)))
+    lists, at = np.full((len(asked), DEPTH), -1, dtype=np.int32), 0
+    for block in night.sources(cut).blended(asked, DEPTH):
+        pairs, mine = block.pairs(), asked.take(np.arange(at, at + len(block)))
+        position, _ = ranking.best(booster, pairs, mine, items, DEPTH)
+        row = pairs.row[position]
+        lists[at + row, np.arange(len(row)) - np.searchsorted(row, row)] = pairs.item[position]
+        at += len(block)
+    return lists
+
+
+def _padded(items: features.ItemTable, number: int) -> features.ItemTable:
+    """The table with at least `number` items: one of which nothing is known has neither category nor price."""
+    more = max(0, number - len(items.views))
+    unknown = {"category": -1, "price": np.nan}
+    return replace(
+        items,
+        **{
+            name: np.append(column, np.full(more, unknown.get(name, 0), dtype=column.dtype))
+            for name, column in vars(items).items()
+        },
+    )
+
+
+def _context(dataset: Dataset) -> RunContext:
+    return RunContext.model_validate({"dag_id": "quality", "run_id": f"as of {dataset.as_of}"})
 
 
 def _about(data: Path, as_of: int | None) -> RunContext:

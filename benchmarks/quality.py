@@ -14,6 +14,7 @@ demo      made with noise 0, 0.5 and 1, default split.
 """
 
 import argparse
+import itertools
 import json
 import logging
 import shutil
@@ -40,7 +41,11 @@ PEERS_PYTHON = REPO / ".venv" / "peers" / "bin" / "python"
 PREFIXES = 20_000
 """Prefixes asked about at most, spread evenly over the held-out sessions."""
 WEEKS = 8
-OURS = ("two_tower", "blend")
+RANKED = "ranked"
+BLANKED = "ranked, used-up events unknown"
+OURS = ("two_tower", "blend", RANKED, BLANKED)
+USED_UP = ("own_count", "own_strongest")
+"""Features that tell which events a pair has used up, where the data keep one row a visitor, item and event."""
 
 Values = Mapping[str, Mapping[str, Doubles]]
 """Method → metric → one value a user."""
@@ -108,6 +113,10 @@ def _recalls(lists: Ints, asked: evaluation.Question) -> dict[str, Doubles]:
     hit, truth = metrics.hits(lists, asked.truth), asked.truth
     known, of_known = hit.where(asked.in_catalogue), truth.where(asked.in_catalogue)
     values = {f"recall_at_{k}": metrics.recall_at(hit, truth, k) for k in (50, 300)}
+    values |= {
+        "ndcg_at_10": metrics.ndcg_at(hit, truth, 10),
+        "in_catalogue.ndcg_at_10": metrics.ndcg_at(known, of_known, 10),
+    }
     return values | {f"in_catalogue.recall_at_{k}": metrics.recall_at(known, of_known, k) for k in (50, 300)}
 
 
@@ -121,7 +130,8 @@ def weekly(home: Path, data: Path, final: bool) -> Values:
         cut = end - 7 * DAY * week
         night = nights.run(home, data, cut, (0.70, 0.85))
         asked = evaluation.question(everything, cut, cut + 7 * DAY, night.dataset.history_cap)
-        for name, lists in nights.lists(night.sources(cut), everything, asked.asked):
+        ours = nights.lists(night.sources(cut), everything, asked.asked)
+        for name, lists in itertools.chain(ours, _ranked(home, night, cut, asked.asked)):
             for metric, values in _recalls(lists, asked).items():
                 pooled.setdefault(name, {}).setdefault(metric, []).append(values)
     return {name: {metric: np.concatenate(parts) for metric, parts in of.items()} for name, of in pooled.items()}
@@ -142,6 +152,7 @@ def _lists(
 ) -> Iterator[tuple[str, Ints]]:
     """Ours, then the peers'."""
     yield from nights.lists(night.sources(cut), interactions, asked)
+    yield from _ranked(home, night, cut, asked)
     if not PEERS_PYTHON.exists():
         return
     known, out = interactions.before(cut), home / "peers"
@@ -153,6 +164,14 @@ def _lists(
     subprocess.run([PEERS_PYTHON, REPO / "benchmarks" / "peers.py", out / "question.npz", out], check=False)
     for path in sorted(out.glob("*.npy")):
         yield path.stem, np.load(path)
+
+
+def _ranked(home: Path, night: Night, cut: int, asked: Histories) -> Iterator[tuple[str, Ints]]:
+    """The blend in the ranker's order, of the ranker as it is and of one that does not know what is used up."""
+    made = nights.candidates(night)
+    for name, blank in ((RANKED, ()), (BLANKED, USED_UP)):
+        with nights.blanked(blank):
+            yield name, nights.ranked(night, nights.rank(home, night, made), cut, asked)
 
 
 def set_up_peers() -> None:
@@ -185,15 +204,17 @@ def report(name: str, values: Values) -> dict[str, object]:
 
 
 def _ratios(values: Values) -> dict[str, object]:
-    """Each of ours over the best other method of each metric, paired."""
+    """Each of ours over the best other method of each metric, and the ranker's order over the blend's, paired."""
     ratios: dict[str, object] = {}
     for metric in next(iter(values.values())):
         others = [name for name in values if name not in OURS]
         best = max(others, key=lambda name: float(values[name][metric].mean()))
-        for name in OURS:
-            ratio = metrics.ratio(values[name][metric], values[best][metric])
-            print(f"{name} over {best}, {metric}: {ratio.value or 0:.3f} [{ratio.low or 0:.3f}, {ratio.high or 0:.3f}]")
-            ratios[f"{name}.{metric}"] = {"over": best, **vars(ratio)}
+        for name, other in [*((name, best) for name in OURS), (RANKED, "blend"), (BLANKED, "blend")]:
+            ratio = metrics.ratio(values[name][metric], values[other][metric])
+            print(
+                f"{name} over {other}, {metric}: {ratio.value or 0:.3f} [{ratio.low or 0:.3f}, {ratio.high or 0:.3f}]"
+            )
+            ratios[f"{name}.{metric}" + ".over_blend" * (other == "blend")] = {"over": other, **vars(ratio)}
     return ratios
 
 
