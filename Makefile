@@ -1,10 +1,11 @@
 # make help lists the targets.  Relative paths are relative to where you ran make.
 .DEFAULT_GOAL := help
-.PHONY: help setup run recommendations rollback prune up down compose-up compose-down restore test test-ui lint bench lock clean
+.PHONY: help setup run backfill recommendations rollback prune up down compose-up compose-down restore test test-ui lint bench lock clean
 
 NAME ?= night
 TASKS := .venv/tasks/bin
 ENV := bin/env
+SCRIPTS := bin/backfill bin/night
 COMPILE = .venv/uv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
 help:  ## lists the targets
@@ -14,7 +15,10 @@ setup:  ## makes the two environments from the locks; TORCH=auto or cu130 for an
 	@bin/setup
 
 run: setup  ## runs one night and shows what came out; DATA=folder AS_OF=2015-08-30T00:00:00Z, or demo data of SCALE= NOISE= SEED=
-	@$(ENV) $(TASKS)/python bin/night --data "$$DATA" --as-of "$$AS_OF" --scale "$$SCALE" --noise "$$NOISE" --seed "$$SEED"
+	@$(ENV) $(TASKS)/python bin/night --data "$$DATA" --as-of "$$AS_OF" --scale "$$SCALE" --noise "$$NOISE" --seed "$$SEED" --settings "$$SETTINGS"
+
+backfill: setup  ## runs one night a day, FROM=2015-08-01 TO=2015-08-14, of DATA=folder; SETTINGS='{"profile": "small"}' AGAIN=1
+	@$(ENV) $(TASKS)/python bin/backfill --from "$$FROM" --to "$$TO" --data "$$DATA" --settings "$$SETTINGS" $${AGAIN:+--again}
 
 recommendations: setup  ## writes what is in force to OUT=recs.parquet, or the generation GENERATION=…
 	@$(ENV) $(TASKS)/python -m tasks.recommendations "$${OUT:-recs.parquet}" $${GENERATION:+--generation "$$GENERATION"}
@@ -51,8 +55,8 @@ test-ui:  ## passes the tests of the UI in a real Chromium (apt-get install chro
 
 lint:  ## ruff and mypy --strict, each side against its own environment
 	@bin/setup tests
-	@$(TASKS)/ruff check . bin/night && $(TASKS)/ruff format --check . bin/night
-	@$(TASKS)/mypy tasks tests benchmarks && $(TASKS)/mypy --scripts-are-modules bin/night
+	@$(TASKS)/ruff check . $(SCRIPTS) && $(TASKS)/ruff format --check . $(SCRIPTS)
+	@$(TASKS)/mypy tasks tests benchmarks && $(TASKS)/mypy --scripts-are-modules $(SCRIPTS)
 	@$(TASKS)/mypy --python-executable .venv/airflow/bin/python dags plugins
 
 bench: setup  ## measures NAME=night at SCALE=1, a share of full size, or NAME=quality DATA=folder: a table, then JSON

@@ -41,7 +41,7 @@ If `announce` is skipped, the night is held or a backfill: its log has the reaso
 `nightjar_publication`, with run, verdict, generation and `as_of`.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import DAG, CronTriggerTimetable, task
@@ -67,8 +67,8 @@ with DAG(
     "nightly_retraining",
     doc_md=__doc__,
     description="Retrains the recommender and publishes what it recommends",
+    # No start_date: with one, the night of the last midnight begins as soon as the DAG is switched on.
     schedule=CronTriggerTimetable("0 0 * * *", timezone="UTC"),
-    start_date=datetime(2015, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
     params=trigger_form(),

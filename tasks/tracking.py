@@ -247,6 +247,9 @@ def _night(client: MlflowClient, experiment: str, context: RunContext) -> str:
     found = client.search_runs([experiment], " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items()))
     if found:
         return str(found[0].info.run_id)
+    commit = os.environ.get("NIGHTJAR_COMMIT", "")
+    if commit:
+        tags["mlflow.source.git.commit"] = commit
     return str(client.create_run(experiment, run_name=f"night {context.run_id}", tags=tags).info.run_id)
 
 

@@ -37,6 +37,12 @@ def test_a_retry_finds_the_night_again_and_has_a_run_of_its_own(home: Home) -> N
     assert run.info.status == "FINISHED"
 
 
+def test_a_night_tells_the_commit_of_its_code(tmp_path: Path) -> None:
+    home = Home(tmp_path, {"NIGHTJAR_COMMIT": "0123abc-dirty"})
+    with home.task("prepare_data") as run:
+        assert run.client.get_run(run.night).data.tags["mlflow.source.git.commit"] == "0123abc-dirty"
+
+
 def test_a_mapped_task_is_named_by_its_number(home: Home) -> None:
     with home.task("generate_candidates", map_index=3) as run:
         assert client(home).get_run(run.run_id).info.run_name == "generate_candidates[3]"

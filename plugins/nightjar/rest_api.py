@@ -1,0 +1,93 @@
+"""Airflow's REST API as a script of this repository uses it: to backfill, to wait, to end what was stopped.
+
+Standard library only: the scripts of `bin/` run outside Airflow's environment.
+"""
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from nightjar.command_line import Refused
+
+DAG = "nightly_retraining"
+POLL_SECONDS = 2.0
+END_SECONDS = 120.0
+"""After which what was stopped must have ended."""
+DATED = ("backfill", "scheduled")
+UNFINISHED = ("running", "queued", "scheduled", "up_for_retry", "restarting")
+
+
+class Airflow:
+    """Airflow's REST API, as admin of this home."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.address = (home / "airflow" / "up.airflow").read_text().strip()
+        password = json.loads((home / "secrets" / "passwords.json").read_text())["admin"]
+        login = {"username": "admin", "password": password}
+        self.token = self._ask("POST", f"{self.address}/auth/token", login, {})["access_token"]
+
+    def rest(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """The answer, parsed; Refused with Airflow's own words when it declines."""
+        return self._ask(method, f"{self.address}/api/v2{path}", body, {"Authorization": f"Bearer {self.token}"})
+
+    def _ask(self, method: str, url: str, body: Mapping[str, Any] | None, headers: Mapping[str, str]) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(url, data, {"Content-Type": "application/json", **headers}, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            said = error.read().decode("utf-8", "replace")
+            with suppress(ValueError, KeyError, TypeError):
+                said = str(json.loads(said)["detail"])
+            raise Refused(f"Airflow at {self.address} answers {error.code}: {said}") from None
+        except OSError as error:
+            raise Refused(f"Airflow at {self.address} does not answer: {error}; look into its logs") from None
+
+    def dated_runs(self, first: datetime, last: datetime) -> list[dict[str, Any]]:
+        """The dated runs of these days, in their order."""
+        asked = {
+            "dag_ids": [DAG],
+            "logical_date_gte": first.isoformat(),
+            "logical_date_lte": last.isoformat(),
+            "order_by": "logical_date",
+        }
+        found: list[dict[str, Any]] = []
+        while True:
+            page = self.rest("POST", "/dags/~/dagRuns/list", asked | {"page_offset": len(found)})
+            found += page["dag_runs"]
+            if len(found) >= page["total_entries"] or not page["dag_runs"]:
+                return [run for run in found if run["run_type"] in DATED]
+
+    def end_backfills(self) -> None:
+        """Ends the backfills that are under way: what has not begun will not, and what runs is red, to be repeated.
+
+        Task by task: a run that is set to failed as a whole has its leaves skipped, and counts as green.
+        """
+        for backfill in self.rest("GET", f"/backfills?dag_id={DAG}")["backfills"]:
+            if not backfill["completed_at"]:
+                self.rest("PUT", f"/backfills/{backfill['id']}/cancel")
+        end = time.monotonic() + END_SECONDS
+        while running := self.rest("GET", f"/dags/{DAG}/dagRuns?state=running&run_type=backfill")["dag_runs"]:
+            if time.monotonic() > end:
+                raise Refused(f"{running[0]['dag_run_id']} does not end; the logs in {self.home}/airflow/logs say why")
+            for run in running:
+                for task in self.unfinished(run):
+                    path = f"/dags/{DAG}/dagRuns/{quote(run['dag_run_id'])}/taskInstances/{task['task_id']}"
+                    index = f"/{task['map_index']}" if task["map_index"] >= 0 else ""
+                    self.rest("PATCH", f"{path}{index}", {"new_state": "failed"})
+            time.sleep(POLL_SECONDS)
+
+    def unfinished(self, run: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The task instances of a run that are at work or about to be, but for the teardown."""
+        states = "&".join(f"state={state}" for state in UNFINISHED)
+        path = f"/dags/{DAG}/dagRuns/{quote(run['dag_run_id'])}/taskInstances?{states}"
+        return [task for task in self.rest("GET", path)["task_instances"] if task["task_id"] != "backup_mysql"]
