@@ -13,7 +13,7 @@ import numpy as np
 from tasks import candidate_files, dataset_files, ranker_files, registry
 from tasks.contracts import Candidates, Dataset, Estimate, Ranker, TrainLambdarankConfig
 from tasks.recsys import baselines, groups, metrics, ranking
-from tasks.recsys.candidates import SOURCES, Pairs
+from tasks.recsys.candidates import SOURCES, Pairs, items_without
 from tasks.recsys.features import FEATURES, features
 from tasks.recsys.interactions import Histories, Interactions, Ints
 from tasks.recsys.metrics import Bools, Doubles, Mean
@@ -196,5 +196,5 @@ def _simple(night: Night, asked: Histories, cut: int) -> Iterator[tuple[str, Int
     unavailable = dataset_files.read_unavailable(night.data, cut)
     for name in SIMPLE:
         listed = baselines.BASELINES[name](night.interactions, asked, cut, DEPTH)
-        yield name, baselines.without(listed, unavailable)[:, :AT]
+        yield name, items_without(listed, unavailable)[:, :AT]
         yield f"{name}.unavailable_too", listed[:, :AT]

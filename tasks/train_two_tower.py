@@ -99,7 +99,7 @@ def _fit(plan: Plan, epochs: int, shifts: Shifts | None = None) -> tuple[Fit, Sh
     torch.set_num_threads(1)
     interactions, config = dataset_files.read_interactions(plan.data), plan.config
     known = interactions.before(plan.cut)
-    held = None if shifts else _held_out(interactions, plan.dataset, config.window)
+    held = _held_out(interactions, plan.dataset, config.window) if shifts is None else None
     validate = held.recall if held and len(held.target) else None
     torch.manual_seed(config.seed)
     model = TwoTower(known.items, config.dim, config.window, config.heads)
@@ -112,7 +112,7 @@ def _fit(plan: Plan, epochs: int, shifts: Shifts | None = None) -> tuple[Fit, Sh
     if held:
         shifts = calibration.calibrate(model, *held.known(known.items))
         log.info("calibrated: %s", {name: np.round(shift.flatten()[:3], 2).tolist() for name, shift in shifts.items()})
-    elif shifts:
+    elif shifts is not None:
         calibration.shift(model, shifts)
     item_ids = dataset_files.read_item_ids(plan.data)[: known.items]
     fits.write_tower(plan.out, model, item_ids, known.users, plan.cut, config.index)

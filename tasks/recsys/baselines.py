@@ -90,17 +90,6 @@ def filled(lists: Ints, more: Ints) -> Ints:
     return result
 
 
-def without(lists: Ints, unwanted: npt.NDArray[np.bool_]) -> Ints:
-    """[users, k] lists, [items] marks → [users, k]: the lists with the marked items left out, the rest moved up.
-
-    Items beyond the marks are nobody's to leave out.
-    """
-    marked = np.append(unwanted, np.zeros(max(0, int(lists.max(initial=-1)) + 1 - len(unwanted)), dtype=bool))
-    drop = (lists < 0) | np.append(marked, True)[lists]
-    order = np.argsort(drop, axis=1, kind="stable")
-    return np.where(np.take_along_axis(drop, order, 1), -1, np.take_along_axis(lists, order, 1)).astype(np.int32)
-
-
 def _repeats(lists: Ints) -> npt.NDArray[np.bool_]:
     """[users, k] → [users, k]: whether the same item stands further left in its row."""
     keys = lists.astype(np.int64) << 32 | np.arange(lists.shape[1])

@@ -192,9 +192,21 @@ def _empty(users: int, k: int) -> Candidates:
 
 def without(candidates: Candidates, unwanted: npt.NDArray[np.bool_]) -> Candidates:
     """Lists with the items that are marked [items] left out, the rest moved up."""
-    drop = (candidates.item < 0) | unwanted[candidates.item]
-    order = np.argsort(drop, axis=1, kind="stable")
-    item = np.where(np.take_along_axis(drop, order, 1), -1, np.take_along_axis(candidates.item, order, 1))
+    item, order = _moved_up(candidates.item, unwanted)
     rank, score = (np.take_along_axis(a, order[:, :, None], 1) for a in (candidates.rank, candidates.score))
     gone = (item < 0)[:, :, None]
-    return Candidates(item.astype(np.int32), np.where(gone, 0, rank), np.where(gone, 0, score))
+    return Candidates(item, np.where(gone, 0, rank), np.where(gone, 0, score))
+
+
+def items_without(lists: Ints, unwanted: npt.NDArray[np.bool_]) -> Ints:
+    """The same of lists of items [lists, k]; an item beyond the marks is not marked."""
+    later = np.zeros(max(0, int(lists.max(initial=-1)) + 1 - len(unwanted)), dtype=bool)
+    return _moved_up(lists, np.append(unwanted, later))[0]
+
+
+def _moved_up(item: Ints, unwanted: npt.NDArray[np.bool_]) -> tuple[Ints, Longs]:
+    """[lists, k] without the marked ones, −1 at the end, and the places [lists, k] that they were taken from."""
+    drop = (item < 0) | unwanted[item]
+    order = np.argsort(drop, axis=1, kind="stable")
+    kept = np.where(np.take_along_axis(drop, order, 1), -1, np.take_along_axis(item, order, 1))
+    return kept.astype(np.int32), order

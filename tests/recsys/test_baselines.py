@@ -147,9 +147,3 @@ def test_every_baseline_is_the_same_made_with_the_others() -> None:
     assert found.keys() == BASELINES.keys()
     for name, lists in found.items():
         assert lists.tolist() == BASELINES[name](known, history, CUT, 8).tolist()
-
-
-def test_unwanted_items_are_left_out_and_the_rest_moves_up() -> None:
-    lists = np.array([[3, 0, 2, 9], [1, -1, -1, -1], [2, 3, -1, -1]], dtype=np.int32)
-    unwanted = np.array([False, False, True, True])
-    assert baselines.without(lists, unwanted).tolist() == [[0, 9, -1, -1], [1, -1, -1, -1], [-1, -1, -1, -1]]

@@ -123,3 +123,9 @@ def test_where_keeps_whole_rows_of_pairs() -> None:
     assert kept.place.tolist() == [1, 3]
     assert kept.rank.tolist() == [[1, 2, 0, 0], [0, 0, 0, 1]]
     assert kept.score.tolist() == [[7, 107, 0, 0], [0, 0, 0, 309]]
+
+
+def test_unwanted_items_are_left_out_and_the_rest_moves_up() -> None:
+    lists = np.array([[3, 0, 2, 9], [1, -1, -1, -1], [2, 3, -1, -1]], dtype=np.int32)
+    unwanted = np.array([False, False, True, True])
+    assert candidates.items_without(lists, unwanted).tolist() == [[0, 9, -1, -1], [1, -1, -1, -1], [-1, -1, -1, -1]]
