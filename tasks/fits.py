@@ -78,7 +78,7 @@ def read_tower(folder: Path) -> Tower:
         )
     model = TwoTower(**saved["shape"])
     model.load_state_dict(saved["state_dict"])
-    return Tower(model.eval(), search)
+    return Tower(model.eval(), index.fastest(search))
 
 
 def write_neighbours(path: Path, neighbours: sparse.csr_array) -> None:

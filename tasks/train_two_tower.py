@@ -127,10 +127,10 @@ def _tell(run: TaskRun, name: str, fit: Fit) -> None:
 
 
 def _measure_index(serving: Path, data: Path, dataset: Dataset, config: TrainTwoTowerConfig, run: TaskRun) -> None:
-    """Logs what an approximate index loses of the exact lists of some histories."""
-    if config.index == "flat":
-        return
+    """Logs what a search that is not exact loses of the exact lists of some histories."""
     tower = fits.read_tower(serving)
+    if index.is_exact(tower.index):
+        return
     histories = dataset_files.read_histories(data, dataset.as_of)
     some = np.unique(np.linspace(0, len(histories) - 1, min(ASKED_OF_INDEX, len(histories))).astype(np.int64))
     vectors, (queries, _) = tower.model.item_vectors().numpy(), tower.queries(tower.windows(histories.take(some)))
