@@ -6,6 +6,7 @@ Every file of a fit carries the same id, made of its vectors' bytes; parts of di
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import faiss
@@ -30,6 +31,8 @@ CHECKPOINT, VECTORS, INDEX, ENCODER, ABOUT = (
     "fit.json",
 )
 BLEND = "blend.json"
+NEIGHBOURS, WALKS = "neighbours", "walks"
+"""Folders of co-visitation in one step, and in one and two where that was made beforehand; a file a cut."""
 
 
 def cut_of_fit(dataset: Dataset, cut: int) -> int:
@@ -110,8 +113,11 @@ def read_weights(folder: Path) -> Weights:
 def read_retriever(folder: Path, dataset: Dataset, interactions: Interactions, cut: int, k: int) -> Retriever:
     """The sources as of a cut, with the fit that may be used there."""
     tower = read_tower(folder / str(cut_of_fit(dataset, cut)))
-    neighbours = read_neighbours(folder / "neighbours" / f"{cut}.parquet", interactions.before(cut).items)
-    return retriever(interactions, cut, tower, neighbours, k, read_weights(folder))
+    items = interactions.before(cut).items
+    neighbours = read_neighbours(folder / NEIGHBOURS / f"{cut}.parquet", items)
+    walked = folder / WALKS / f"{cut}.parquet"
+    sources = retriever(interactions, cut, tower, neighbours, k, read_weights(folder))
+    return replace(sources, walked=read_neighbours(walked, items)) if walked.exists() else sources
 
 
 def cuts(dataset: Dataset) -> Sequence[int]:

@@ -68,7 +68,7 @@ def train_two_tower(dataset: Dataset, config: TrainTwoTowerConfig, run: TaskRun)
     ]
     with side_by_side.processes(apart=len(interactions) >= WORTH_PROCESSES) as start:
         first_fit = start(_fit, plans[0], recipe.max_epochs)
-        _write_neighbours(out / "neighbours", interactions, dataset)
+        _write_neighbours(out, interactions, dataset)
         chosen, shifts = first_fit()
         others = [start(_fit, plan, chosen.epochs, shifts) for plan in plans[1:]]
         fitted = [chosen, *(wait()[0] for wait in others)]
@@ -183,12 +183,18 @@ def _held_out(interactions: Interactions, dataset: Dataset, window: int) -> Held
     return HeldOut(Windows(item, np.take_along_axis(asked.event, order, 1)), target)
 
 
-def _write_neighbours(folder: Path, interactions: Interactions, dataset: Dataset) -> None:
-    """Writes decayed co-visitation as of every cut at which something is retrieved."""
+def _write_neighbours(out: Path, interactions: Interactions, dataset: Dataset) -> None:
+    """Writes decayed co-visitation as of every cut at which something is retrieved.
+
+    At as_of every shard asks for two steps from nearly every item, so they are made here, once.
+    """
     for cut in fits.cuts(dataset):
         neighbours = cooccurrence.covisitation(interactions, cut)
-        fits.write_neighbours(folder / f"{cut}.parquet", neighbours)
+        fits.write_neighbours(out / fits.NEIGHBOURS / f"{cut}.parquet", neighbours)
         log.info("co-visitation as of %d: %d pairs of %d items", cut, neighbours.nnz, neighbours.shape[0])
+    walk = cooccurrence.two_steps(neighbours, np.arange(neighbours.shape[0]))
+    fits.write_neighbours(out / fits.WALKS / f"{dataset.as_of}.parquet", walk)
+    log.info("in one step and two as of %d: %d pairs", dataset.as_of, walk.nnz)
 
 
 def _write_weights(out: Path, interactions: Interactions, dataset: Dataset) -> None:

@@ -1,4 +1,4 @@
-"""Search for the items with the greatest inner product with a query: among all, along a graph, or in the nearest cells."""
+"""Search for the items with the greatest inner product with a query: among all, along a graph, in the nearest cells."""
 
 from typing import Any, Literal
 

@@ -78,6 +78,8 @@ class Retriever:
     """[k] most popular items before the cut, best first"""
     weights: Weights = WEIGHTS
     """of the sources in the blend"""
+    walked: sparse.csr_array | None = None
+    """what `walk` gives, for every item, where it was made beforehand"""
 
     def blended(self, histories: Histories, k: int) -> Iterator[Candidates]:
         """The blend's k best items of each history, in blocks of `ROWS` histories."""
@@ -91,6 +93,8 @@ class Retriever:
 
     def walk(self, histories: Histories) -> sparse.csr_array:
         """[items, items]: one step and two of co-visitation from the histories' items; `named` takes it."""
+        if self.walked is not None:
+            return self.walked
         known = self.neighbours.shape[0]
         return cooccurrence.two_steps(self.neighbours, np.unique(histories.item[histories.item < known]))
 

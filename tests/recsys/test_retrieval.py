@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -132,6 +134,14 @@ def test_later_events_change_nothing(made: Retriever) -> None:
     assert one.item.tobytes() == other.item.tobytes()
     assert one.rank.tobytes() == other.rank.tobytes()
     assert one.score.tobytes() == other.score.tobytes()
+
+
+def test_a_walk_made_beforehand_from_every_item_gives_the_same_lists(made: Retriever) -> None:
+    walk = cooccurrence.two_steps(made.neighbours, np.arange(made.neighbours.shape[0]))
+    of = histories(EVENTS, CUT, 10)
+    one, other = blended(made, of), blended(replace(made, walked=walk), of)
+    assert one.item.tolist() == other.item.tolist()
+    assert one.score.tolist() == other.score.tolist()
 
 
 def test_nobody_asks(made: Retriever) -> None:
