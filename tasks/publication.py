@@ -5,7 +5,6 @@ the old generation or the new one, whole.  Embedded runs keep them in SQLite, he
 same store on MySQL.
 """
 
-import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -142,7 +141,7 @@ class Store:
         lists: frames of list, items, scores (one row a list, best first); visitors: frames of visitorid, list;
         default: itemid, score, best first.
         """
-        row = (*vars(generation).values(), *(_json(default[name].to_list()) for name in ("itemid", "score")))
+        row = (*vars(generation).values(), *_texts(default.select(pl.col("itemid", "score").implode())).row(0))
         with self.connection() as db, self.transaction(db):
             _forget(db, generation.name)
             db.execute(f"INSERT INTO generation VALUES ({','.join('?' * len(row))})", row)
@@ -280,14 +279,19 @@ def store() -> Store:
 
 def _insert(db: Database, table: str, generation: str, frame: pl.DataFrame) -> int:
     """Inserts a frame's rows, lists as JSON texts; returns their number."""
-    rows = frame.iter_rows()
-    texts = (tuple(_json(value) if isinstance(value, list) else value for value in row) for row in rows)
-    db.executemany(f"INSERT INTO {table} VALUES (?{', ?' * frame.width})", ((generation, *row) for row in texts))
+    rows = ((generation, *row) for row in _texts(frame).iter_rows())
+    db.executemany(f"INSERT INTO {table} VALUES (?{', ?' * frame.width})", rows)
     return frame.height
 
 
-def _json(values: list[Any]) -> str:
-    return json.dumps([round(v, 6) if isinstance(v, float) else v for v in values], separators=(",", ":"))
+def _texts(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame with its lists of numbers as JSON texts, fractions to six places."""
+    return frame.select(_text(name, kind) if isinstance(kind, pl.List) else name for name, kind in frame.schema.items())
+
+
+def _text(name: str, kind: pl.List) -> pl.Expr:
+    number = pl.element().cast(pl.Float64).round(6) if kind.inner.is_float() else pl.element()
+    return pl.format("[{}]", pl.col(name).list.eval(number.cast(pl.String)).list.join(",")).alias(name)
 
 
 _COLUMNS = "name, as_of, night, verdict, reason, retriever_version, ranker_version"
