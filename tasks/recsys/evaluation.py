@@ -39,9 +39,10 @@ def question(interactions: Interactions, cut: int, end: int, cap: int) -> Questi
     """What can be asked as of a cut, answered by cut ≤ time < end; histories hold the newest `cap` interactions."""
     known = interactions.before(cut)
     everybody = truth_between(interactions, cut, end)
-    warm = np.isin(everybody.user, np.unique(known.user))
+    warm = (np.bincount(known.user, minlength=interactions.users) > 0)[everybody.user]
     truth = everybody.where(warm[everybody.row])
-    past = known.user.astype(np.int64) * max(interactions.items, 1) + known.item
+    theirs = np.bincount(truth.user, minlength=interactions.users)[known.user] > 0
+    past = known.user[theirs].astype(np.int64) * max(interactions.items, 1) + known.item[theirs]
     pairs = truth.user[truth.row].astype(np.int64) * max(interactions.items, 1) + truth.item
     met = np.bincount(known.item, minlength=known.items + 1)
     return Question(
