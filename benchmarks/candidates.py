@@ -100,7 +100,7 @@ def _flat(folder: Path, vectors: Floats, queries: Floats) -> float:
 def generate(night: nights.Night, shard: int, folder: Path) -> Cost:
     """A shard as a night generates it, in a process of its own."""
     verb, inputs = "generate_candidates", {"dataset": night.dataset, "retriever": night.retriever}
-    about = RunContext(dag_id="bench", run_id="candidates", map_index=shard)
+    about = RunContext.model_validate({"dag_id": "bench", "run_id": "candidates", "map_index": shard})
     request = Request(inputs={key: _plain(one) for key, one in inputs.items()}, config={"shard": shard}, run=about)
     (folder / "request.json").write_text(request.model_dump_json())
     started = time.perf_counter()
