@@ -5,19 +5,28 @@ import multiprocessing
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from tasks.failures import TaskFailure
 
 T = TypeVar("T")
-Wait = Callable[[], T]
-"""Waits for a call, and returns or raises what it did."""
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """A call that was started."""
+
+    wait: Callable[[], T]
+    """returns or raises what it did"""
+    cancel: Callable[[], None]
+    """ends it; nobody waits for it any more"""
 
 
 @contextmanager
-def processes(*, apart: bool) -> Iterator[Callable[..., Wait[Any]]]:
-    """Gives a function that starts calls: start(function, *arguments) returns what waits for it.
+def processes(*, apart: bool) -> Iterator[Callable[..., Call[Any]]]:
+    """Gives a function that starts calls: start(function, *arguments).
 
     What is still running at the end of the block is ended.  A process that is killed is a failure.  Not `apart`: a
     call runs here when it is waited for, where starting processes would take longer than the work.
@@ -25,22 +34,26 @@ def processes(*, apart: bool) -> Iterator[Callable[..., Wait[Any]]]:
     running: list[multiprocessing.process.BaseProcess] = []
     context = multiprocessing.get_context("spawn")  # a fork would share the threads' locks
 
-    def start(function: Callable[..., T], *arguments: object) -> Wait[T]:
+    def start(function: Callable[..., T], *arguments: object) -> Call[T]:
         if not apart:
-            return lambda: function(*arguments)
+            return Call(lambda: function(*arguments), lambda: None)
         receiver, sender = context.Pipe(duplex=False)
         process = context.Process(target=_run, args=(sender, function, arguments), daemon=True)
         process.start()
         sender.close()
         running.append(process)
-        return lambda: _result(process, receiver)
+        return Call(lambda: _result(process, receiver), lambda: _end(process))
 
     try:
         yield start
     finally:
         for process in running:
-            process.terminate()
-            process.join()
+            _end(process)
+
+
+def _end(process: multiprocessing.process.BaseProcess) -> None:
+    process.terminate()
+    process.join()
 
 
 def _run(sender: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:

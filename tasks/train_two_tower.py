@@ -51,7 +51,10 @@ class Plan:
     config: TrainTwoTowerConfig
     recipe: steps.Recipe
     out: Path
+    fitted: Path
+    """the weights before they are calibrated"""
     checkpoint: Path | None
+    """where it stands after each epoch, for the next try"""
 
 
 def train_two_tower(dataset: Dataset, config: TrainTwoTowerConfig, run: TaskRun) -> Retriever:
@@ -59,29 +62,36 @@ def train_two_tower(dataset: Dataset, config: TrainTwoTowerConfig, run: TaskRun)
     data = run.fetch(dataset)
     interactions = dataset_files.read_interactions(data)
     recipe = steps.Recipe(**config.model_dump(include={field.name for field in dataclasses.fields(steps.Recipe)}))
-    first = windows(interactions.before(dataset.first_cut), config.window)
-    recipe = dataclasses.replace(recipe, max_epochs=steps.enough_epochs(first, recipe))
+    past = windows(interactions.before(dataset.first_cut), config.window)
+    recipe = dataclasses.replace(recipe, max_epochs=steps.enough_epochs(past, recipe))
     out = run.work / "retriever"
     plans = [
-        Plan(name, cut, data, dataset, config, recipe, out / str(cut), _checkpoint(run, name))
+        Plan(name, cut, data, dataset, config, recipe, out / str(cut), run.work / f"{name}.pt", _checkpoint(run, name))
         for name, cut in zip(FITS, (dataset.first_cut, dataset.second_cut, dataset.as_of), strict=True)
     ]
     with side_by_side.processes(apart=len(interactions) >= WORTH_PROCESSES) as start:
-        first_fit = start(_fit, plans[0], recipe.max_epochs)
+        first, last = start(_fit, plans[0], recipe.max_epochs), start(_fit, plans[2], recipe.max_epochs)
         _write_neighbours(out, interactions, dataset)
-        chosen, shifts = first_fit()
-        others = [start(_fit, plan, chosen.epochs, shifts) for plan in plans[1:]]
-        fitted = [chosen, *(wait()[0] for wait in others)]
+        chosen = first.wait()
+        if chosen.epochs != recipe.max_epochs:  # rare where it is worth processes: the last one was begun in vain
+            last.cancel()
+            _forget(plans[2].checkpoint)
+            last = start(_fit, plans[2], chosen.epochs)
+        second = start(_fit, plans[1], chosen.epochs)
+        shifts = _calibrate(plans[0])
+        fitted = [chosen, second.wait(), last.wait()]
+    torch.set_num_threads(os.cpu_count() or 1)
+    for plan in plans:
+        _write_tower(plan, shifts)
     for plan, fit in zip(plans, fitted, strict=True):
         _tell(run, plan.name, fit)
-    torch.set_num_threads(os.cpu_count() or 1)
     _write_weights(out, interactions, dataset)
     serving = out / str(dataset.as_of)
     _measure_index(serving, data, dataset, config, run)
     registry.describe_retriever(serving, fits.identity(serving))
     written = run.store(out, dataset.as_of)
     version = run.register(RETRIEVER_MODEL, written, serving.name)
-    _forget(run)
+    _forget(_checkpoints(run))
     return Retriever(
         **written,
         dataset_digest=dataset.digest,
@@ -91,15 +101,15 @@ def train_two_tower(dataset: Dataset, config: TrainTwoTowerConfig, run: TaskRun)
     )
 
 
-def _fit(plan: Plan, epochs: int, shifts: Shifts | None = None) -> tuple[Fit, Shifts]:
-    """Makes a fit and writes it; the first one is judged and calibrated on c1–c2, and the others are shifted like it.
+def _fit(plan: Plan, epochs: int) -> Fit:
+    """Makes a fit; the one of c1 is judged on c1–c2, and so chooses how many epochs are best.
 
     On one thread, so that it is the same bytes however many cores there are.
     """
     torch.set_num_threads(1)
     interactions, config = dataset_files.read_interactions(plan.data), plan.config
     known = interactions.before(plan.cut)
-    held = _held_out(interactions, plan.dataset, config.window) if shifts is None else None
+    held = _held_out(plan, interactions) if plan.cut == plan.dataset.first_cut else None
     validate = held.recall if held and len(held.target) else None
     torch.manual_seed(config.seed)
     model = TwoTower(known.items, config.dim, config.window, config.heads)
@@ -108,15 +118,34 @@ def _fit(plan: Plan, epochs: int, shifts: Shifts | None = None) -> tuple[Fit, Sh
         fit = training.fit(model, windows(known, config.window), plan.recipe, epochs, validate, plan.checkpoint)
     except steps.Diverged as error:
         raise BadModel(f"fit {plan.name}: {error}") from None
-    model.cpu()
-    if held:
-        shifts = calibration.calibrate(model, *held.known(known.items))
-        log.info("calibrated: %s", {name: np.round(shift.flatten()[:3], 2).tolist() for name, shift in shifts.items()})
-    elif shifts is not None:
-        calibration.shift(model, shifts)
+    torch.save(model.cpu().state_dict(), plan.fitted)
+    return fit
+
+
+def _read(plan: Plan, known: Interactions) -> TwoTower:
+    """The model as it was fitted."""
+    model = TwoTower(known.items, plan.config.dim, plan.config.window, plan.config.heads)
+    model.load_state_dict(torch.load(plan.fitted, weights_only=True))
+    return model
+
+
+def _calibrate(plan: Plan) -> Shifts:
+    """What the fit of c1 has to be shifted by to suit c1–c2; the later fits are shifted like it."""
+    torch.set_num_threads(1)
+    interactions = dataset_files.read_interactions(plan.data)
+    known = interactions.before(plan.cut)
+    shifts = calibration.calibrate(_read(plan, known), *_held_out(plan, interactions).known(known.items))
+    log.info("calibrated: %s", {name: np.round(shift.flatten()[:3], 2).tolist() for name, shift in shifts.items()})
+    return shifts
+
+
+def _write_tower(plan: Plan, shifts: Shifts) -> None:
+    """Writes a fit as it is served."""
+    known = dataset_files.read_interactions(plan.data).before(plan.cut)
+    model = _read(plan, known)
+    calibration.shift(model, shifts)
     item_ids = dataset_files.read_item_ids(plan.data)[: known.items]
-    fits.write_tower(plan.out, model, item_ids, known.users, plan.cut, config.index)
-    return fit, shifts or {}
+    fits.write_tower(plan.out, model, item_ids, known.users, plan.cut, plan.config.index)
 
 
 def _tell(run: TaskRun, name: str, fit: Fit) -> None:
@@ -139,16 +168,23 @@ def _measure_index(serving: Path, data: Path, dataset: Dataset, config: TrainTwo
     run.metrics({f"index_recall_to_exact_at_{DEEPEST}": share})
 
 
-def _checkpoint(run: TaskRun, name: str) -> Path | None:
-    """Where a fit of the night stands after each epoch, for the next try."""
+def _checkpoints(run: TaskRun) -> Path | None:
+    """A folder of the night that outlives a try."""
     folder = os.environ.get(CHECKPOINTS)
-    return Path(folder) / run.night / f"{name}.ckpt" if folder else None
+    return Path(folder) / run.night if folder else None
 
 
-def _forget(run: TaskRun) -> None:
-    """Removes what is of no use once the fits are stored."""
-    if folder := os.environ.get(CHECKPOINTS):
-        shutil.rmtree(Path(folder) / run.night, ignore_errors=True)
+def _checkpoint(run: TaskRun, name: str) -> Path | None:
+    folder = _checkpoints(run)
+    return folder / f"{name}.ckpt" if folder else None
+
+
+def _forget(path: Path | None) -> None:
+    """Removes checkpoints that are of no use any more: a file, or all of them."""
+    if path and path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    elif path:
+        path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -171,8 +207,11 @@ class HeldOut:
         return Windows(self.asked.item[some], self.asked.event[some]), self.target[some]
 
 
-def _held_out(interactions: Interactions, dataset: Dataset, window: int) -> HeldOut:
-    asked, target = last_out(interactions.before(dataset.second_cut), dataset.first_cut, window, VALIDATION_USERS)
+def _held_out(plan: Plan, interactions: Interactions) -> HeldOut:
+    dataset = plan.dataset
+    asked, target = last_out(
+        interactions.before(dataset.second_cut), dataset.first_cut, plan.config.window, VALIDATION_USERS
+    )
     if not len(target):
         log.warning("nobody in c1–c2 can be asked for a next item: every epoch of the recipe is run, none is chosen")
     else:

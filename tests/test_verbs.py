@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from mlflow import MlflowClient
 
-from tasks import dataset_files, fits, publication, registry
+from tasks import dataset_files, fits, publication, registry, train_two_tower
 from tasks.contracts import TASKS, Artifact, Dataset, Estimate
 from tasks.demo_data import make_demo_data
 from tasks.failures import BadConfig, BadData
@@ -254,6 +254,18 @@ def test_the_champion_answers_by_itself(night: Night, monkeypatch: pytest.Monkey
     found = model.predict(pd.DataFrame({"items": [ids[:2], [ids[5]]], "events": [["view", "addtocart"], ["view"]]}))
     assert [len(row) for row in found["items"]] == [300, 300]
     assert set(found["items"][0]) <= set(ids)
+
+
+@pytest.mark.parametrize("max_epochs", [1, 5])
+def test_fits_made_side_by_side_are_those_made_one_after_another(
+    night: Night, monkeypatch: pytest.MonkeyPatch, max_epochs: int
+) -> None:
+    inputs = {"dataset": night.artifacts["dataset"]}
+    config = {"max_epochs": max_epochs, "patience": 1, "learning_rate": 0.2, "heads": 1}
+    one_by_one = night.home.run("train_two_tower", config, inputs)
+    assert (one_by_one.epochs < max_epochs) == (max_epochs > 1), "of five passes the last must not be the best"
+    monkeypatch.setattr(train_two_tower, "WORTH_PROCESSES", 0)
+    assert night.home.run("train_two_tower", config, inputs).digest == one_by_one.digest
 
 
 @pytest.mark.parametrize("kind", ["hnsw", "ivf"])
