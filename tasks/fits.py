@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import faiss
@@ -112,12 +113,18 @@ def read_weights(folder: Path) -> Weights:
 
 def read_retriever(folder: Path, dataset: Dataset, interactions: Interactions, cut: int, k: int) -> Retriever:
     """The sources as of a cut, with the fit that may be used there."""
-    tower = read_tower(folder / str(cut_of_fit(dataset, cut)))
+    tower = _tower(folder / str(cut_of_fit(dataset, cut)))
     items = interactions.before(cut).items
     neighbours = read_neighbours(folder / NEIGHBOURS / f"{cut}.parquet", items)
     walked = folder / WALKS / f"{cut}.parquet"
     sources = retriever(interactions, cut, tower, neighbours, k, read_weights(folder))
     return replace(sources, walked=read_neighbours(walked, items)) if walked.exists() else sources
+
+
+@lru_cache(maxsize=1)
+def _tower(folder: Path) -> Tower:
+    """The tower read last: cuts that follow one another share a fit, and a stored fit does not change."""
+    return read_tower(folder)
 
 
 def cuts(dataset: Dataset) -> Sequence[int]:
