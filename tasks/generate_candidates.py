@@ -94,7 +94,6 @@ def _groups(
     asked = everybody.take(np.flatnonzero(everybody.user % dataset.shards == config.shard))
     sources = fits.read_retriever(fitted, dataset, known, cut, config.candidates)
     unwanted = dataset_files.read_unavailable(data, cut)
-    path.parent.mkdir(exist_ok=True)
     blocks = (candidates.without(block, unwanted) for block in sources.blended(asked, config.candidates))
     pairs = candidate_files.write_blocks(path, asked.user, blocks)
     log.info("cut %d: %d groups, %d pairs", cut, len(asked), pairs)

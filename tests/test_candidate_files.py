@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from tasks.candidate_files import SCORED, read_blocks, write_blocks
+from tasks.candidate_files import BLOCKS, SCORED, read_blocks, write_blocks
 from tasks.recsys.candidates import SOURCES, Candidates
 
 
@@ -34,7 +34,7 @@ def test_a_row_group_is_a_block_and_one_without_a_pair_is_passed_over(tmp_path: 
     nothing.item[:] = -1
     path, ids = tmp_path / "c.parquet", np.arange(10, 18, dtype=np.int32)
     write_blocks(path, ids, [block(1, 3), nothing, block(2, 3)])
-    groups = pq.ParquetFile(path).metadata
+    groups = pq.ParquetFile(path / "0000.parquet").metadata
     expected = [len(block(1, 3).pairs()), 0, len(block(2, 3).pairs())]
     assert [groups.row_group(at).num_rows for at in range(groups.num_row_groups)] == expected
     assert [lists.tolist() for lists, _ in read_blocks(path)] == [[10, 11, 12], [15, 16, 17]]
@@ -53,7 +53,15 @@ def test_a_list_without_a_pair_is_left_out(tmp_path: Path) -> None:
 def test_the_same_candidates_give_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_blocks(tmp_path / name, np.arange(5, dtype=np.int32), [block(1, 5)])
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    one, other = ([path.read_bytes() for path in (tmp_path / name).iterdir()] for name in ("a", "b"))
+    assert one == other
+
+
+def test_many_blocks_are_several_files_in_order(tmp_path: Path) -> None:
+    blocks = [block(seed, 1) for seed in range(2 * BLOCKS + 1)]
+    write_blocks(tmp_path / "c", np.arange(len(blocks), dtype=np.int32), blocks)
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["0000.parquet", "0001.parquet", "0002.parquet"]
+    assert [lists.tolist() for lists, _ in read_blocks(tmp_path / "c")] == [[number] for number in range(len(blocks))]
 
 
 def test_no_list_is_no_block(tmp_path: Path) -> None:
