@@ -145,6 +145,11 @@ class Mean:
     n: int
     """users averaged over"""
 
+    def __str__(self) -> str:
+        value = "none" if self.value is None else f"{self.value:.4f}"
+        interval = "" if self.low is None else f" [{self.low:.4f}, {self.high:.4f}]"
+        return f"{value}{interval}, n {self.n:,}"
+
 
 def estimate(values: Doubles, resamples: int = 1000, seed: int = 0) -> Mean:
     """[users]: their mean and its 95 % percentile bootstrap interval; NaN is a user who does not count."""

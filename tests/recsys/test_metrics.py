@@ -204,6 +204,18 @@ def test_ratio_is_of_the_means() -> None:
     assert metrics.ratio(base, np.zeros(500)) == Mean(None, None, None, 500)
 
 
+@pytest.mark.parametrize(
+    ("mean", "told"),
+    [
+        (Mean(0.25, 0.2, 0.3, 1_234), "0.2500 [0.2000, 0.3000], n 1,234"),
+        (Mean(0.25, None, None, 1), "0.2500, n 1"),
+        (Mean(None, None, None, 0), "none, n 0"),
+    ],
+)
+def test_a_mean_in_words(mean: Mean, told: str) -> None:
+    assert str(mean) == told
+
+
 def test_verdicts() -> None:
     assert metrics.verdict(Mean(0.2, 0.1, 0.3, 9)) == "better"
     assert metrics.verdict(Mean(-0.2, -0.3, -0.1, 9)) == "worse"
