@@ -36,6 +36,10 @@ os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"  # a bar has no pla
 EXPERIMENT = "nightjar"
 RETRIEVER_MODEL, RANKER_MODEL = "nightjar-retriever", "nightjar-ranker"
 """Names in the model registry."""
+TOWER_CURVES = ("loss", "validation_recall_at_50")
+"""What `train_two_tower` logs an epoch, under FIT.CURVE; the second of the fit of c1 alone."""
+RANKER_CURVE = "lightgbm.by_tree.ndcg_at_10_artefact"
+"""What `train_lambdarank` logs a tree."""
 PARENT = "mlflow.parentRunId"
 NAME = "mlflow.runName"
 PARAM_LIMIT = 6_000
@@ -104,12 +108,24 @@ class TaskRun:
         params = [Param(k, v if len(v) <= PARAM_LIMIT else v[: PARAM_LIMIT - 1] + "…") for k, v in texts.items()]
         self.client.log_batch(self.run_id, params=params)
 
-    def metrics(self, values: Mapping[str, float | None], run_id: str | None = None, step: int = 0) -> None:
+    def metrics(self, values: Mapping[str, float | None], run_id: str | None = None) -> None:
         """Logs numbers to this run or another; an absent value (n = 0) is not logged."""
         now = int(time.time() * 1000)
-        found = [Metric(key, float(value), now, step) for key, value in values.items() if value is not None]
+        found = [Metric(key, float(value), now, 0) for key, value in values.items() if value is not None]
         for at in range(0, len(found), 1_000):
             self.client.log_batch(run_id or self.run_id, metrics=found[at : at + 1_000])
+
+    def curve(self, name: str, values: Sequence[float]) -> None:
+        """Logs numbers under one name, at the steps 1, 2, …"""
+        now = int(time.time() * 1000)
+        metrics = [Metric(name, float(value), now, step) for step, value in enumerate(values, 1)]
+        for at in range(0, len(metrics), 1_000):
+            self.client.log_batch(self.run_id, metrics=metrics[at : at + 1_000])
+
+    def read_curve(self, name: str, run_id: str) -> list[float]:
+        """What a run logged under a name, by step; empty where it logged nothing."""
+        found = self.client.get_metric_history(run_id, name)
+        return [one.value for one in sorted(found, key=lambda metric: (metric.step, metric.timestamp))]
 
     def tags(self, values: Mapping[str, str], run_id: str | None = None) -> None:
         """Sets tags on this run or another."""

@@ -18,7 +18,7 @@ from tasks.recsys.features import FEATURES, features
 from tasks.recsys.interactions import Histories, Interactions, Ints
 from tasks.recsys.metrics import Bools, Doubles, Mean
 from tasks.recsys.ranking import Boosting, Groups
-from tasks.tracking import RANKER_MODEL, TaskRun
+from tasks.tracking import RANKER_CURVE, RANKER_MODEL, TaskRun
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +46,8 @@ class Learned:
     """A booster, and what there is to tell of it."""
 
     booster: Any
-    lightgbm_ndcg: float
-    """LightGBM's own NDCG on the last window, of the booster that was stopped there: an artefact"""
+    curve: Sequence[float]
+    """[trees], LightGBM's own NDCG on the last window, of the booster that is stopped there: an artefact"""
     gain: Doubles
     """[features], what the splits on it gained"""
     contribution: Doubles
@@ -96,7 +96,8 @@ def _write(out: Path, learned: Learned, run: TaskRun) -> None:
         )
     ]
     (out / "features.json").write_text(json.dumps(table, indent=1))
-    run.metrics({"lightgbm.ndcg_at_10_artefact": learned.lightgbm_ndcg})
+    run.metrics({"lightgbm.ndcg_at_10_artefact": max(learned.curve)})
+    run.curve(RANKER_CURVE, learned.curve)
     for row in sorted(table, key=lambda row: -row["contribution"]):
         run.metrics({f"gain.{row['name']}": row["gain"], f"contribution.{row['name']}": row["contribution"]})
 
@@ -128,7 +129,7 @@ def _learn(night: Night, config: TrainLambdarankConfig) -> Learned | None:
         )
         return None
     how = Boosting(config.max_trees, config.leaves, config.shrinkage, config.seed)
-    stopped = ranking.train(ranking.down_sample(early, config.negative_share, config.seed), last, how)
+    stopped, curve = ranking.train(ranking.down_sample(early, config.negative_share, config.seed), last, how)
     sampled = ranking.down_sample(ranking.concatenate(parts), config.negative_share, config.seed)
     log.info(
         "%d trees from %d groups, %d of their %d pairs",
@@ -137,7 +138,7 @@ def _learn(night: Night, config: TrainLambdarankConfig) -> Learned | None:
     booster = ranking.refit(sampled, stopped.best_iteration, how)
     return Learned(
         booster,
-        lightgbm_ndcg=stopped.best_score["lightgbm"][f"ndcg@{AT}"],
+        curve=curve,
         gain=booster.feature_importance("gain"),
         contribution=ranking.contributions(booster, last.features[:: max(1, len(last.features) // EXPLAINED)]),
     )

@@ -21,7 +21,7 @@ from tasks.recsys.retrieval import Tower
 from tasks.recsys.sequences import Windows, last_out, windows
 from tasks.recsys.training import Fit
 from tasks.recsys.two_tower import TwoTower
-from tasks.tracking import RETRIEVER_MODEL, TaskRun
+from tasks.tracking import RETRIEVER_MODEL, TOWER_CURVES, TaskRun
 
 log = logging.getLogger(__name__)
 
@@ -150,9 +150,8 @@ def _write_tower(plan: Plan, shifts: Shifts) -> None:
 
 def _tell(run: TaskRun, name: str, fit: Fit) -> None:
     """Logs the learning curves."""
-    for curve, values in {"loss": fit.losses, "validation_recall_at_50": fit.recalls}.items():
-        for epoch, value in enumerate(values, 1):
-            run.metrics({f"{name}.{curve}": value}, step=epoch)
+    for curve, values in zip(TOWER_CURVES, (fit.losses, fit.recalls), strict=True):
+        run.curve(f"{name}.{curve}", values)
 
 
 def _measure_index(serving: Path, data: Path, dataset: Dataset, config: TrainTwoTowerConfig, run: TaskRun) -> None:

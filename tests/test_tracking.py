@@ -116,6 +116,14 @@ def test_an_absent_number_is_not_logged_as_zero(home: Home) -> None:
     assert data.params["long"].endswith("…")
 
 
+def test_a_curve_is_read_back_in_its_order(home: Home) -> None:
+    with home.task("train_two_tower") as run:
+        run.curve("c1.loss", [3.0, 1.0, 2.0])
+    with home.task("write_report") as later:
+        assert later.read_curve("c1.loss", run.run_id) == [3.0, 1.0, 2.0]
+        assert later.read_curve("c2.loss", run.run_id) == []
+
+
 def test_other_bytes_for_the_same_instant_are_told_and_the_earlier_run_stays(home: Home) -> None:
     runs = []
     for number, (digest, made) in enumerate(
