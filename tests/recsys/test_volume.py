@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from tasks.recsys.volume import DAYS, suspicions
+from tasks.recsys.interactions import DAY, Interactions
+from tasks.recsys.volume import DAYS, band, by_day, suspicions
 
 USUAL = [100, 10, 6]
 
@@ -46,3 +47,20 @@ def test_one_outage_among_the_days_before_does_not_widen_the_band() -> None:
 def test_with_few_days_nothing_is_said(before: int) -> None:
     assert suspicions(days([0, 0, 0], before), 2.0) == []
     assert suspicions(days([0, 0, 0])[:0], 2.0) == []
+    assert band(days(USUAL, before), 2.0) is None
+
+
+def test_the_band_is_what_a_day_must_leave_to_be_suspect() -> None:
+    usual = days(USUAL)
+    low, high = band(usual, 2.0) or (0, 0)
+    for total, suspect in ((low + 1, False), (low - 1, True), (high - 1, False), (high + 1, True)):
+        usual[0] = [round(total), 0, 0]
+        assert any("events in the last 24 hours" in said for said in suspicions(usual, 2.0)) is suspect
+
+
+def test_days_are_counted_backwards_from_the_instant_and_whole() -> None:
+    time = np.array([5, DAY - 1, DAY, 2 * DAY + 1, 3 * DAY - 1], dtype=np.int64) + 7
+    ids = np.zeros(len(time), dtype=np.int32)
+    events = Interactions(ids, ids, np.array([0, 0, 2, 1, 0], dtype=np.int8), time)
+    assert by_day(events, 3 * DAY + 7).tolist() == [[1, 1, 0], [0, 0, 1]]
+    assert by_day(events.before(0), 3 * DAY).shape == (0, 3)
