@@ -2,8 +2,9 @@
 ### Retrains the recommender and publishes what it recommends
 
 ```
-prepare_data ─► train_two_tower ─┬─► evaluate_recall ──────────────────────┬─► publish_recommendations ─► announce
-                                 └─► generate_candidates, sharded ─► train_lambdarank ─┘
+prepare_data ─► train_two_tower ─┬─► evaluate_recall ──────────────────────────────────┐
+                                 └─► generate_candidates, sharded ─► train_lambdarank ─┴─► publish_recommendations
+publish_recommendations ─► write_report, the morning page ─► announce
 backup_mysql: always runs at the end; its failure fails the night
 ```
 
@@ -33,11 +34,13 @@ nothing unless `publish` is `always`. Runs wait for one another in the pool `nig
 **When it is red.** Open the red task's log: its last line says what went wrong, the value, what was expected and what
 to do; the task's own documentation says the rest. A task that failed for a passing reason has been tried three times
 already. Bad data and bad settings are not tried again: correct them and clear the task, or trigger anew. Nothing is
-published by a night that is red before `publish_recommendations`; yesterday's list stays in force. If only
-`backup_mysql` is red, the list is published and the database has no new dump: clear that task once its reason is gone.
-If `announce` is skipped, the night is held or a backfill: its log has the reason, and yesterday's list is in force.
+published by a night that is red before `publish_recommendations`; yesterday's list stays in force. If `write_report` is
+red, the gate has spoken and what it let through is published, but nobody has been told: clear that task once its reason
+is gone, and `announce` follows. If only `backup_mysql` is red, the list is published and the database has no new dump:
+clear that task once its reason is gone. If `announce` is skipped, the night is held or a backfill: its log has the
+reason, and yesterday's list is in force.
 
-**Links.** Each task's page links its MLflow run and its artifact. A list that goes live is an event of the asset
+**Links.** Each task's page links its MLflow run and its artifact, that of `write_report` the morning page. A list that goes live is an event of the asset
 `nightjar_publication`, with run, verdict, generation and `as_of`.
 """
 
@@ -98,6 +101,15 @@ with DAG(
         candidates=candidates,
         ranker=ranker,
     )
+    page = run_task(
+        "write_report",
+        dataset=dataset,
+        retriever=retriever,
+        report=report,
+        candidates=candidates,
+        ranker=ranker,
+        publication=publication,
+    )
     # A plain leaf beside the teardown: without it a backup that succeeds would turn a failed night green.
-    announce(publication.output)
-    publication.operator >> run_task("backup_mysql").operator.as_teardown(on_failure_fail_dagrun=True)
+    page.operator >> announce(publication.output)
+    page.operator >> run_task("backup_mysql").operator.as_teardown(on_failure_fail_dagrun=True)

@@ -137,6 +137,15 @@ class Publication(Artifact):
     realised: Realised | None = Field(description="what the last earlier generation was worth; absent: there is none")
 
 
+class Report(Artifact):
+    """The morning page: one HTML file, also on the night's own run.  No two are the same: it holds durations."""
+
+    page: str = Field(description="name of its file")
+    sections: int = Field(ge=0, description="sections that have something to tell")
+    left_out: tuple[str, ...] = Field(description="titles of the sections whose facts do not exist")
+    nights: int = Field(ge=0, description="other nights that it looks back on")
+
+
 class Backup(Artifact):
     """A checked dump of the database."""
 
@@ -293,6 +302,10 @@ class PublishRecommendationsConfig(Config):
     keep_generations: int = Field(7, ge=2, le=365, description="newest generations that stay in the store")
 
 
+class WriteReportConfig(Config):
+    pass
+
+
 class BackupMysqlConfig(Config):
     pass
 
@@ -331,6 +344,7 @@ class Task:
 
 _DATASET = {"dataset": Dataset}
 _RETRIEVER = {"dataset": Dataset, "retriever": Retriever}
+_RANKED = {**_RETRIEVER, "report": RecallReport, "candidates": list[Candidates], "ranker": Ranker}
 
 TASKS: Mapping[str, Task] = {
     task.name: task
@@ -383,10 +397,18 @@ TASKS: Mapping[str, Task] = {
         Task(
             "publish_recommendations",
             "Ranks every list, writes the generation, and puts it in force if the gate agrees.",
-            {**_RETRIEVER, "report": RecallReport, "candidates": list[Candidates], "ranker": Ranker},
+            _RANKED,
             PublishRecommendationsConfig,
             Publication,
             hours=2,
+        ),
+        Task(
+            "write_report",
+            "Writes the morning page: one HTML file of what the night did, whether it is better, and what it cost.",
+            {**_RANKED, "publication": Publication},
+            WriteReportConfig,
+            Report,
+            hours=1,
         ),
         Task(
             "backup_mysql",

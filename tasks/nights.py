@@ -1,10 +1,11 @@
-"""The adapter to the nights that MLflow keeps: what of them ran, which files they left, and removing those.
+"""The adapter to the nights that MLflow keeps: what of them ran, what it told, which files it left, removing those.
 
 Beside `tracking` and `registry` the only module that knows MLflow.
 """
 
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +20,8 @@ from tasks.tracking import EXPERIMENT, PARENT, tracking_uri
 
 PRUNED = "nightjar.pruned"
 """Tag of a night whose files were removed, and of the model versions that were among them: when."""
+SEARCHED_AT_ONCE = 1_000
+"""Runs of a page of MLflow's answer."""
 DEAD = 7 * 86_400_000
 """Milliseconds after which a run that never ended is not believed to be in progress; no task may take that long."""
 
@@ -36,6 +39,41 @@ class Night:
     """in progress: what it wrote is being read"""
     runs: tuple[str, ...]
     """the runs of its tasks, each try one; they have the files"""
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What the last try of a task that ended well has used."""
+
+    seconds: float
+    """from the start to the end of its run"""
+    peak_memory: float | None
+    """bytes of its process at its largest"""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a night has left in numbers; they stay when its files go."""
+
+    run_id: str
+    as_of: int | None
+    """UTC ms; None: it never came to know"""
+    verdict: str
+    """what became of its generation; empty: it published none"""
+    metrics: Mapping[str, float]
+    """of all its tasks"""
+    spent: Mapping[str, Spent]
+    """task, of a mapped one with its number in brackets → what it has used"""
+
+
+def newest(client: MlflowClient, count: int) -> list[Told]:
+    """The nights that were begun last, the newest first."""
+    return [_told(client, parent) for parent in _search(client, "tags.`nightjar.night` = 'true'", count)]
+
+
+def told(client: MlflowClient, run_id: str) -> Told:
+    """What one night has left, so far."""
+    return _told(client, client.get_run(run_id))
 
 
 def with_files(client: MlflowClient) -> list[Night]:
@@ -92,16 +130,39 @@ def _night(client: MlflowClient, parent: Run) -> Night:
     return Night(parent.info.run_id, parent.info.run_name, last, alive, tuple(run.info.run_id for run in runs))
 
 
-def _search(client: MlflowClient, condition: str) -> list[Run]:
-    """All runs of the experiment that meet the condition."""
+def _told(client: MlflowClient, parent: Run) -> Told:
+    tries = _search(client, f"tags.`{PARENT}` = '{parent.info.run_id}' and attributes.status = 'FINISHED'")
+    last = {str(run.info.run_name): run for run in reversed(tries)}  # a later try takes the place of an earlier one
+    as_of = next((run.data.tags["as_of"] for run in last.values() if "as_of" in run.data.tags), None)
+    return Told(
+        run_id=str(parent.info.run_id),
+        as_of=int(as_of) if as_of else None,
+        verdict=parent.data.tags.get("verdict", ""),
+        metrics={name: value for run in last.values() for name, value in run.data.metrics.items()},
+        spent={
+            name: Spent((run.info.end_time - run.info.start_time) / 1000, run.data.metrics.get("peak_memory_bytes"))
+            for name, run in last.items()
+            if "skipped" not in run.data.tags
+        },
+    )
+
+
+def _search(client: MlflowClient, condition: str, count: int = sys.maxsize) -> list[Run]:
+    """The newest runs of the experiment that meet the condition, the newest first."""
     experiment = client.get_experiment_by_name(EXPERIMENT)
     found: list[Run] = []
     token: str | None = None
     while experiment is not None:
-        page = client.search_runs([experiment.experiment_id], condition, page_token=token)
+        page = client.search_runs(
+            [experiment.experiment_id],
+            condition,
+            max_results=min(count - len(found), SEARCHED_AT_ONCE),
+            order_by=["attributes.start_time DESC"],
+            page_token=token,
+        )
         found += page
         token = page.token
-        if not token:
+        if not token or len(found) >= count:
             break
     return found
 

@@ -101,8 +101,8 @@ def publish_recommendations(
     log.info("%s: %s", verdict, reason)
     users, rows = made.visitors.height, made.rows
     run.metrics({"coverage": made.coverage, "users": users, "rows": rows, "distinct_lists": made.distinct_lists})
-    run.tags({"verdict": verdict, "reason": reason, "generation": name})
-    run.finish_night(verdict, reason)
+    for target in (run.run_id, run.night):
+        run.tags({"verdict": verdict, "reason": reason, "generation": name}, run_id=target)
     in_force = store.in_force()
     return Publication(
         **written,

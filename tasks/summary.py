@@ -1,6 +1,7 @@
 """python -m tasks.summary WORK OUT: what a night did, for a person, and summary.json with the same facts.
 
-WORK is the folder where the process runner kept each task's record; OUT is where summary.json goes.
+WORK is the folder where the process runner kept each task's record; OUT is where summary.json goes, and a copy of the
+morning page.
 """
 
 import json
@@ -26,6 +27,8 @@ def main(argv: list[str]) -> int:
     records = list(_records(work))
     facts = summarize(records)
     out.mkdir(parents=True, exist_ok=True)
+    if facts["report"]:
+        facts["report"]["file"] = _copied(facts["report"], out)
     path = out / "summary.json"
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(facts, indent=1))
@@ -38,7 +41,8 @@ def main(argv: list[str]) -> int:
 def summarize(records: list[Record]) -> dict[str, Any]:
     """The facts of a night from the records of its tasks' last tries."""
     answers = {record["task"]: record["answer"] for record in records if record["answer"]}
-    dataset, publication = answers.get("prepare_data"), answers.get("publish_recommendations")
+    names = ("prepare_data", "publish_recommendations", "write_report")
+    dataset, publication, report = (answers.get(name) for name in names)
     return {
         "as_of": _iso(dataset["as_of"]) if dataset else None,
         "data": {key: dataset[key] for key in ("events", "users", "items", "duplicates", "rejected")}
@@ -48,11 +52,13 @@ def summarize(records: list[Record]) -> dict[str, Any]:
         "headline": _headline(answers.get("evaluate_recall"), answers.get("train_lambdarank")),
         "realised": publication and publication.get("realised"),
         "publication": publication and {key: publication[key] for key in PUBLICATION},
+        "report": report and {key: report[key] for key in REPORT},
         "mlflow": os.environ.get("MLFLOW_TRACKING_URI", ""),
     }
 
 
 PUBLICATION = ("generation", "verdict", "reason", "in_force", "store", "users", "rows", "digest")
+REPORT = ("uri", "page", "sections", "left_out")
 TASK = ("task", "map_index", "state", "seconds", "cpu_seconds", "peak_memory_bytes", "exit_code", "last_line")
 
 
@@ -77,6 +83,8 @@ def lines(facts: Mapping[str, Any]) -> Iterator[str]:
         yield from _realised(facts["realised"])
     if facts["publication"]:
         yield from _published(facts["publication"])
+    if facts["report"]:
+        yield f"the morning page, for a browser: {facts['report']['file']}"
     yield "MLflow and Airflow UIs: make up (prints the addresses and how to log in; make down stops them)"
 
 
@@ -102,6 +110,13 @@ def _record(folder: Path) -> Record:
     why = "ended without a record: it was killed together with what ran it"
     number = int(folder.name.removeprefix("try-"))
     return {"task": task, "map_index": int(index or -1), "try": number, "state": "killed", "last_line": why, **lost}
+
+
+def _copied(report: Record, out: Path) -> str:
+    """Copies the morning page out of MLflow; returns its path."""
+    from tasks import tracking  # slow to import: only where there is a page
+
+    return str(tracking.copy(f"{report['uri']}/{report['page']}", out))
 
 
 def _task(record: Record) -> dict[str, Any]:

@@ -98,9 +98,9 @@ class TaskRun:
         uri = f"runs:/{self.run_id}/{folder.name}"
         return Written(uri=uri, digest=digest, size=size, night=self.night, as_of=as_of)
 
-    def attach(self, folder: Path) -> None:
-        """Logs a folder for a person to look at, under its own name; no task reads it."""
-        self.client.log_artifacts(self.run_id, str(folder), artifact_path=folder.name)
+    def attach(self, folder: Path, run_id: str | None = None) -> None:
+        """Logs a folder for a person to look at, under its own name, to this run or another; no task reads it."""
+        self.client.log_artifacts(run_id or self.run_id, str(folder), artifact_path=folder.name)
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Logs settings; MLflow would cut a long value silently, so it is cut here, visibly."""
@@ -126,6 +126,10 @@ class TaskRun:
         """What a run logged under a name, by step; empty where it logged nothing."""
         found = self.client.get_metric_history(run_id, name)
         return [one.value for one in sorted(found, key=lambda metric: (metric.step, metric.timestamp))]
+
+    def setting(self, artifact: Artifact, name: str) -> str:
+        """A setting of the task that wrote an artifact."""
+        return str(self.client.get_run(run_of(artifact)).data.params[name])
 
     def tags(self, values: Mapping[str, str], run_id: str | None = None) -> None:
         """Sets tags on this run or another."""
@@ -167,10 +171,14 @@ class TaskRun:
         tags = {"digest": artifact["digest"], "as_of": str(artifact["as_of"]), "run_type": self.context.run_type}
         return str(self.client.create_model_version(model, source, self.run_id, tags=tags).version)
 
-    def finish_night(self, verdict: str, reason: str) -> None:
-        """Marks the night's own run as finished, with what came of it: its last task has done its work."""
-        self.tags({"verdict": verdict, "reason": reason}, run_id=self.night)
+    def finish_night(self) -> None:
+        """Marks the night's own run as finished: its last task has done its work."""
         self.client.set_terminated(self.night, "FINISHED")
+
+
+def run_of(artifact: Artifact) -> str:
+    """The MLflow run that wrote an artifact."""
+    return artifact.uri.removeprefix("runs:/").partition("/")[0]
 
 
 def tracking_uri() -> str:
@@ -213,6 +221,11 @@ def task_run(task: str, context: RunContext, inputs: Sequence[Artifact]) -> Iter
         client.set_terminated(run_id, "FINISHED")
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def copy(uri: str, folder: Path) -> Path:
+    """Copies a file of an artifact, runs:/RUN/FOLDER/FILE, into a folder; returns its path there."""
+    return Path(download_artifacts(artifact_uri=uri, dst_path=str(folder), tracking_uri=tracking_uri()))
 
 
 def connect() -> MlflowClient:

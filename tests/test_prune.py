@@ -31,7 +31,7 @@ def make_night(home: Home, number: int) -> str:
         with home.task(task, run_id=f"manual__{number}") as run:
             store(run, name)
             night = run.night
-    run.finish_night("promoted", "good")
+    run.finish_night()
     generation = Generation(f"g{number}", number, night, "promoted", "good", str(number), str(number))
     publication.store().write(generation, [], [], DEFAULT)
     return night
@@ -128,7 +128,7 @@ def test_a_night_in_progress_stays(shop: list[str], home: Home, capsys: pytest.C
         prune.main(["--nights", "1", "--generations", "2", "--yes"])
         assert run.night in files(home)
         assert "night manual__7" in capsys.readouterr().out.split("it is in progress")[0]
-    run.finish_night("held", "why")
+    run.finish_night()
     for number in (10, 11, 12):
         make_night(home, number)
     prune.main(["--nights", "1", "--generations", "2", "--yes"])

@@ -52,8 +52,10 @@ class Home:
         inputs = inputs or {}
         artifacts = [one for value in inputs.values() for one in (value if isinstance(value, list) else [value])]
         verb: Callable[..., Artifact] = getattr(import_module(f"tasks.{name}"), name)
+        settings = TASKS[name].config(**config)
         with self.task(name, artifacts, **context) as run:
-            return verb(**inputs, config=TASKS[name].config(**config), run=run)
+            run.params(settings.model_dump(mode="json"))
+            return verb(**inputs, config=settings, run=run)
 
     def stored(self, artifact: Artifact) -> Path:
         """Where MLflow's files of an artifact lie."""

@@ -36,7 +36,19 @@ class ArtifactLink(BaseOperatorLink):
         return _page(f"experiments/0/runs/{run_id}/artifacts/{folder}") if run_id else ""
 
 
-LINKS = (MlflowRunLink(), ArtifactLink())
+class ReportLink(BaseOperatorLink):
+    """The morning page, of the task that wrote it."""
+
+    name = "Report"
+
+    def get_link(self, operator: "BaseOperator", *, ti_key: "TaskInstanceKey") -> str:
+        """The address, or an empty text."""
+        page = (getattr(operator, "artifact", None) or {}).get("page")
+        run_id, _, folder = _uri(operator).partition("/")
+        return _page(f"experiments/0/runs/{run_id}/artifacts/{folder}/{page}") if page else ""
+
+
+LINKS = (MlflowRunLink(), ArtifactLink(), ReportLink())
 
 
 def _uri(operator: Any) -> str:

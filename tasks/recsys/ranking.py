@@ -98,7 +98,7 @@ def train(training: Groups, validation: Groups, how: Boosting) -> tuple[Any, lis
     learn = _data(training)
     judge = lightgbm.Dataset(validation.features, validation.grade, group=validation.size, reference=learn)
     curve: dict[str, dict[str, list[float]]] = {}
-    calls = [lightgbm.record_evaluation(curve), lightgbm.early_stopping(PATIENCE, verbose=False), _tell]
+    calls: list[Any] = [lightgbm.record_evaluation(curve), lightgbm.early_stopping(PATIENCE, verbose=False), _tell]
     booster = lightgbm.train(
         _parameters(how), learn, how.max_trees, valid_sets=[judge], valid_names=["lightgbm"], callbacks=calls
     )

@@ -101,8 +101,12 @@ def test_every_task_of_the_contract_is_wired_as_its_inputs_say(dag: Any) -> None
         "publish_recommendations": {
             *("prepare_data", "train_two_tower", "evaluate_recall", "generate_candidates", "train_lambdarank")
         },
-        "announce": {"publish_recommendations"},
-        "backup_mysql": {"publish_recommendations"},
+        "write_report": {
+            *("prepare_data", "train_two_tower", "evaluate_recall", "generate_candidates", "train_lambdarank"),
+            "publish_recommendations",
+        },
+        "announce": {"publish_recommendations", "write_report"},
+        "backup_mysql": {"write_report"},
     }
     assert TASKS.keys() <= upstream.keys()
     assert [name for name, task in dag["tasks"].items() if task["mapped"]] == ["generate_candidates"]
@@ -113,6 +117,7 @@ def test_the_backup_always_runs_and_neither_hides_nor_survives_a_failure(dag: An
     assert [name for name, task in tasks.items() if task["teardown"]] == ["backup_mysql"]
     assert tasks["backup_mysql"]["fails_the_run"]
     assert tasks["announce"]["trigger_rule"] == "all_success"
+    assert "write_report" in tasks["announce"]["upstream"], "without a plain leaf after it, its failure would be green"
     assert dag["tells"], "nobody hears of a red night"
 
 
@@ -157,7 +162,7 @@ def test_the_pages_in_the_ui_say_what_each_thing_is_and_what_to_do_when_it_is_re
 
 def test_every_task_of_the_contract_ends_in_time_and_links_what_it_left(dag: Any) -> None:
     assert {name: dag["tasks"][name]["hours"] for name in TASKS} == {name: task.hours for name, task in TASKS.items()}
-    assert all(dag["tasks"][name]["links"] == ["Artifact", "MLflow run"] for name in TASKS)
+    assert all(dag["tasks"][name]["links"] == ["Artifact", "MLflow run", "Report"] for name in TASKS)
 
 
 def test_a_publication_is_an_asset_that_other_dags_wait_for(dag: Any) -> None:
