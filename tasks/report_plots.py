@@ -14,7 +14,6 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -27,6 +26,8 @@ INK = "#767676"
 """Stands for the colour of the page's text."""
 MARKED = 20
 """Points of a curve up to which each has a mark."""
+DATES = 7
+"""Dates on an axis at most."""
 WIDTH = 7.6
 """Inches; the page scales it."""
 STYLE: Any = {
@@ -91,19 +92,19 @@ def lines(
     """Curves with their intervals as bands.  ticks: on a logarithmic axis; dated: x is UTC ms."""
     figure, (axes,) = _figure(3.1)
     for name, line in curves.items():
-        at = [datetime.fromtimestamp(one / 1000, UTC) if dated else one for one in line.x]
+        at = [one / DAY if dated else one for one in line.x]
         value = [np.nan if mean.value is None else mean.value for mean in line.y]
         style: Any = {"lw": 2.0 if line.main else 1.0, "marker": "o" if len(at) <= MARKED else "", "ms": 3.5}
-        axes.plot(at, value, color=line.colour, label=name, **style)  # type: ignore[arg-type]
+        axes.plot(at, value, color=line.colour, label=name, **style)
         if line.main:
             low, high = ([np.nan if end is None else end for end in ends] for ends in _ends(line.y))
-            axes.fill_between(at, low, high, color=line.colour, alpha=0.18, lw=0)  # type: ignore[arg-type]
+            axes.fill_between(at, low, high, color=line.colour, alpha=0.18, lw=0)
     if ticks:
         axes.set_xscale("log")
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
         axes.minorticks_off()
     if dated:
-        _date_ticks(axes)
+        _date_ticks(axes, [one / DAY for line in curves.values() for one in line.x])
     if not ticks and not dated:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel=x, ylabel=y)
@@ -141,14 +142,14 @@ def stack(shares: Mapping[str, float], colours: Sequence[str], unit: str) -> str
 def days(daily: Longs, band: tuple[float, float] | None, as_of: int) -> str:
     """Events a day [days, event types], the newest first, stacked by type; the band that the newest may lie in."""
     figure, (axes,) = _figure(2.6)
-    end = [datetime.fromtimestamp((as_of - back * DAY) / 1000, UTC) for back in range(len(daily))]
+    end = [as_of / DAY - back for back in range(len(daily))]
     bottom = np.zeros(len(daily))
     for event, colour in enumerate((BLUE, ORANGE, GREEN)):
-        axes.bar(end, daily[:, event], 0.8, bottom, color=colour, label=EVENTS[event])  # type: ignore[arg-type]
+        axes.bar(end, daily[:, event], 0.8, bottom, color=colour, label=EVENTS[event])
         bottom += daily[:, event]
     if band:
         axes.axhspan(*band, color=PURPLE, alpha=0.2, lw=0, zorder=0, label="usual")
-    _date_ticks(axes)
+    _date_ticks(axes, end)
     axes.set(xlabel="24 hours until", ylabel="events")
     _legend(figure, axes)
     return _svg(figure, "events a day")
@@ -180,10 +181,11 @@ def _rows(axes: Axes, labels: Sequence[str], title: str) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(5))
 
 
-def _date_ticks(axes: Axes) -> None:
-    locator = AutoDateLocator(maxticks=8)  # type: ignore[no-untyped-call]
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+def _date_ticks(axes: Axes, at: Sequence[float]) -> None:
+    """Names some of the instants, days since 1970, by their dates."""
+    some = sorted(set(at))[:: -(-len(set(at)) // DATES)]
+    axes.set_xticks(some, [f"{datetime.fromtimestamp(one * DAY / 1000, UTC):%Y-%m-%d}" for one in some])
+    axes.set_xlim(min(at) - 0.6, max(at) + 0.6)
 
 
 def _legend(figure: Figure, axes: Axes) -> None:

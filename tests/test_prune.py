@@ -1,5 +1,7 @@
 """`make prune` on a real MLflow store and a real SQLite file: what is removed, and what stays whatever its age."""
 
+from pathlib import Path
+
 import polars as pl
 import pytest
 from mlflow import MlflowClient
@@ -92,6 +94,19 @@ def test_old_nights_lose_their_files_and_keep_their_numbers(shop: list[str], hom
     assert nights.PRUNED in client.get_model_version(RETRIEVER_MODEL, "1").tags
     assert nights.PRUNED not in client.get_model_version(RETRIEVER_MODEL, "5").tags
     assert {night.run_id for night in nights.with_files(client)} == set(shop[3:])
+
+
+def test_the_morning_page_of_an_old_night_stays_on_its_own_run(shop: list[str], home: Home, tmp_path: Path) -> None:
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "report.html").write_text("good morning")
+    with home.task("write_report", run_id="manual__1") as run:
+        run.attach(tmp_path / "report")
+        run.attach(tmp_path / "report", run_id=run.night)
+    for number in (6, 7):
+        make_night(home, number)
+    prune.main(["--nights", "1", "--generations", "2", "--yes"])
+    pages = [path.parents[2].name for path in home.path.glob("mlflow/artifacts/*/artifacts/report/report.html")]
+    assert pages == [run.night]
 
 
 def test_what_an_alias_names_stays_with_all_it_was_made_from(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tasks import summary
+from tests.world import Home
 
 ESTIMATE = {"value": 0.25, "low": 0.2, "high": 0.3, "n": 390}
 NOBODY = {"value": None, "low": None, "high": None, "n": 0}
@@ -64,6 +65,23 @@ def test_each_number_has_its_baseline_and_interval_beside_it_and_none_is_no_zero
     (baseline,) = [line for line in lines if "best baseline: rp3beta" in line]
     assert baseline.split()[-3:] == ["none", "none", "0"]
     assert [row["value"] for row in facts["headline"]] == [0.25, 0.25, None, None]
+
+
+def test_the_morning_page_lies_beside_the_summary(
+    tmp_path: Path, home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with home.task("write_report") as run:
+        page = run.work / "report"
+        page.mkdir()
+        (page / "report.html").write_text("good morning")
+        written = run.store(page, 1)
+    answer = {**written, "page": "report.html", "sections": 12, "left_out": ["Realised recall"], "nights": 0}
+    leave(tmp_path / "work", "write_report", 1, answer=answer)
+    lines, facts = shown(tmp_path / "work", tmp_path / "night", capsys)
+    path = tmp_path / "night" / "report.html"
+    assert path.read_text() == "good morning"
+    assert f"the morning page, for a browser: {path}" in lines
+    assert (facts["report"]["file"], facts["report"]["uri"]) == (str(path), written["uri"])
 
 
 def test_a_try_that_left_no_record_was_killed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

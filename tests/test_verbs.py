@@ -42,6 +42,7 @@ class Night:
         )
 
     def digests(self) -> list[str]:
+        """Of all that a repeated night makes again to the byte; the morning page holds durations."""
         every = [self.artifacts[name] for name in ("dataset", "retriever", "report", "ranker", "publication")]
         return [one.digest for one in [*every, *self.artifacts["candidates"]]]
 
@@ -60,7 +61,8 @@ def run_night(home: Home, data: Path, **context: Any) -> Night:
     candidates = [run("generate_candidates", both, shard=shard) for shard in range(dataset.shards)]
     ranker = run("train_lambdarank", {"dataset": dataset, "candidates": candidates})
     made = {**both, "report": report, "candidates": candidates, "ranker": ranker}
-    return Night(home, {**made, "publication": run("publish_recommendations", made)})
+    made["publication"] = run("publish_recommendations", made)
+    return Night(home, {**made, "page": run("write_report", made)})
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +136,15 @@ def test_the_ranker_and_the_recall_have_their_numbers(night: Night) -> None:
     assert report.blend.n == report.two_tower.n == report.best_baseline.n == ranker.ndcg_after.n > 0
     assert report.blend.low <= report.blend.value <= report.blend.high
     assert ranker.trees > 0
+
+
+def test_the_morning_page_tells_what_the_tasks_have_measured(night: Night) -> None:
+    page, report, ranker = (night.artifacts[name] for name in ("page", "report", "ranker"))
+    assert page.left_out == ("Realised recall", "The nights before")
+    text = (night.home.stored(page) / page.page).read_text(encoding="utf-8")
+    for measured in (report.blend, report.best_baseline, ranker.ndcg_before, ranker.ndcg_after):
+        assert f"{measured.value:.4f} [{measured.low:.4f}, {measured.high:.4f}]" in text
+    assert all(f">{task}" in text.replace("<wbr>", "") for task in list(TASKS)[: list(TASKS).index("write_report")])
 
 
 def test_a_backfill_is_kept_and_not_in_force(night: Night) -> None:
