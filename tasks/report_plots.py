@@ -99,6 +99,8 @@ def lines(
         if line.main:
             low, high = ([np.nan if end is None else end for end in ends] for ends in _ends(line.y))
             axes.fill_between(at, low, high, color=line.colour, alpha=0.18, lw=0)
+            if len(at) == 1:  # the band of one point cannot be seen
+                axes.errorbar(at, value, yerr=_arms(line.y[0]), color=line.colour)
     if ticks:
         axes.set_xscale("log")
         axes.set_xticks(ticks, [str(tick) for tick in ticks])

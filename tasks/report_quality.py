@@ -70,7 +70,7 @@ def _realised(facts: Facts) -> Section:
     if not nights:
         return Section(title, missing="no earlier generation has met what people did since; the next night has one")
     names = {
-        "the lists that were published": (f"realised.{metric}", BLUE),
+        "the earlier lists": (f"realised.{metric}", BLUE),
         REALISED[-1]: (f"realised.{REALISED[-1]}.{metric}", ORANGE),
         REALISED[0]: (f"realised.{REALISED[0]}.{metric}", GREY),
     }
@@ -93,7 +93,7 @@ def _realised(facts: Facts) -> Section:
         title,
         [
             Plot(plots.lines(curves, "as_of", f"realised {RECALL}", dated=True), how),
-            Table(("until", "the lists", REALISED[-1], "difference, paired", "users"), rows),
+            Table(("until", "the earlier lists", REALISED[-1], "difference, paired", "users"), rows),
         ],
     )
 

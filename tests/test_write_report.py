@@ -289,7 +289,7 @@ def test_the_nights_before_stand_beside_it(home: Home, data: Path) -> None:
     report, page = write(home, tonight)
     assert report.nights == 2 and report.left_out == ()
     text = Reader(page).text
-    realised = text[text.index("until the lists") :]
+    realised = text[text.index("until the earlier lists") :]
     assert realised.index("2015-07-11 00:00 UTC 0.2345") < realised.index("2015-07-09 00:00 UTC 0.1234")
     assert "0.9000" not in text
     assert earlier["dataset"].night != tonight["dataset"].night
