@@ -38,6 +38,7 @@ def test_a_whole_night(home: Home, demo_data: Path) -> None:
     summary = Path(night.out[-1])
     assert summary.name == "summary.json" and summary.is_relative_to(home.path)
     assert night.published
+    assert "Nightjar: the night as of" in (summary.parent / "report.html").read_text(encoding="utf-8")
     assert any(line.startswith("train_two_tower | ") for line in night.err), "the tasks' lines were not shown"
     assert not any("[airflow" in line for line in night.err), "Airflow's own lines were shown"
 

@@ -53,10 +53,14 @@ def test_a_night_from_the_form_is_green_and_links_to_what_it_made(world: World, 
     (run_id,) = ui.run_ids(page, "manual")[:1]
     assert ui.as_of(page, run_id) == "2015-09-01"
 
-    page.goto(f"{ui.DAG}/runs/{run_id}/tasks/train_two_tower/details")
-    for link, shown in (("MLflow run", "train_two_tower"), ("Artifact", "retriever")):
+    for task, link, shown in (
+        ("train_two_tower", "MLflow run", "train_two_tower"),
+        ("train_two_tower", "Artifact", "retriever"),
+        ("write_report", "Report", "report.html"),
+    ):
+        page.goto(f"{ui.DAG}/runs/{run_id}/tasks/{task}/details")
         with page.context.expect_page() as opened:
-            page.get_by_role("link", name=link).click()
+            page.get_by_role("link", name=link, exact=True).click()
         assert opened.value.url.startswith(world.mlflow)
         expect(opened.value.get_by_text(shown, exact=True).first).to_be_visible()
         opened.value.close()
