@@ -17,14 +17,15 @@ from tasks import candidate_files, dataset_files, report_page, storage, tracking
 from tasks.contracts import Candidates, Dataset, Estimate, Publication, Ranker, RecallReport, Report, Retriever
 from tasks.failures import BadData
 from tasks.recsys import candidates as nouns
-from tasks.recsys import groups
+from tasks.recsys import groups, volume
 from tasks.recsys.baselines import BASELINES
 from tasks.recsys.candidates import SOURCES
 from tasks.recsys.evaluation import DEPTHS, LOSSES
+from tasks.recsys.interactions import DAY
 from tasks.report_page import Folded, Section, Table
 from tasks.tracking import RANKER_CURVE, TaskRun
-from tests.test_prepare_data import prepare, shop
-from tests.world import EVENTS_HEADER, Home, lines
+from tests.test_prepare_data import START, prepare, shop
+from tests.world import EVENTS_HEADER, Home, MakeInput, Row, lines
 
 HOSTILE = "<script>alert('x')</script> & \"$x_1$\" {{ 7*7 }}"
 SOME = {"value": 0.4321, "low": 0.4, "high": 0.46, "n": 20}
@@ -233,6 +234,14 @@ def test_the_ceiling_is_the_recall_of_the_candidates(night: Night) -> None:
     assert f"together {ceiling}" in text
     assert re.search(rf"own_history {ceiling} \[[^]]*\] {ceiling}", text)
     assert "two_tower 0.0000" in text
+
+
+def test_the_days_are_counted_as_the_gate_counted_them(home: Home, make_input: MakeInput) -> None:
+    burst: list[Row] = [(START + 40 * DAY - 1 - number, 7, "view", 50, "") for number in range(500)]
+    dataset = prepare(home, make_input("burst", shop() + burst), as_of="2015-07-11T00:00:00Z")
+    daily = volume.by_day(dataset_files.read_interactions(home.stored(dataset)), dataset.as_of)
+    assert len(dataset.suspect) == 1
+    assert tuple(volume.suspicions(daily, 2.0)) == dataset.suspect
 
 
 def test_visitors_stand_with_what_they_did_and_what_they_get(night: Night) -> None:
