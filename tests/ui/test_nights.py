@@ -45,6 +45,7 @@ def test_a_night_from_the_form_is_green_and_links_to_what_it_made(world: World, 
     ui.shoot(page, world.screenshots, "trigger-form")
     ui.submit(form)
     expect(ui.badge(page)).to_have_text("Success", timeout=ui.NIGHT_MS)
+    expect(page.get_by_test_id("state-badge").filter(has_text="Running")).to_have_count(0)  # the rows follow the run
     ui.shoot(page, world.screenshots, "night")
     states = ui.states(page)
     assert states.pop("backup_mysql") == "Skipped"  # there is no MySQL in the embedded world
