@@ -40,8 +40,8 @@ is gone, and `announce` follows. If only `backup_mysql` is red, the list is publ
 clear that task once its reason is gone. If `announce` is skipped, the night is held or a backfill: its log has the
 reason, and yesterday's list is in force.
 
-**Links.** Each task's page links its MLflow run and its artifact, that of `write_report` the morning page. A list that goes live is an event of the asset
-`nightjar_publication`, with run, verdict, generation and `as_of`.
+**Links.** Each task's page links its MLflow run and its artifact, that of `write_report` the morning page. A list that
+goes live is an event of the asset `nightjar_publication`, with run, verdict, generation and `as_of`.
 """
 
 from datetime import timedelta
