@@ -96,8 +96,12 @@ def _page(facts: Facts, sections: list[Section], retriever: Retriever, candidate
 
 
 def _lead_there(run: TaskRun, out: Path, publication: Publication) -> None:
-    """Puts the page on the night's own run, too, where it stays when old files go, and says so in both runs' notes."""
+    """Puts the page on the night's own run, too, where it stays when old files go, and says so in both runs' notes.
+
+    The tags are for the view Nights in Airflow.
+    """
     run.attach(out, run_id=run.night)
     said = f"{publication.verdict}: {publication.reason}\n\nThe morning page: this run's artifact `{out.name}/{PAGE}`."
     for run_id in (run.run_id, run.night):
         run.tags({"mlflow.note.content": said}, run_id=run_id)
+    run.tags({"as_of": str(publication.as_of), "report": f"{out.name}/{PAGE}"}, run_id=run.night)

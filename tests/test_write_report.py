@@ -289,6 +289,8 @@ def test_it_is_on_the_night_s_own_run_too_which_is_then_finished(night: Night) -
         run = night.run(run_id)
         assert run.info.status == "FINISHED"
         assert "report/report.html" in run.data.tags["mlflow.note.content"]
+    tags = night.run(night.report.night).data.tags
+    assert (tags["as_of"], tags["report"]) == (str(night.report.as_of), "report/report.html")
 
 
 def test_the_nights_before_stand_beside_it(home: Home, data: Path) -> None:

@@ -67,6 +67,20 @@ def test_a_night_from_the_form_is_green_and_links_to_what_it_made(world: World, 
         opened.value.close()
 
 
+def test_the_morning_page_of_a_night_opens_inside_airflow(world: World, page: Page) -> None:
+    page.goto("/plugin/nights")
+    view = page.frame_locator("iframe")
+    expect(view.get_by_role("cell", name="2015-09-01 00:00")).to_be_visible()
+    ui.shoot(page, world.screenshots, "nights")
+    view.get_by_role("link", name="morning page").first.click()
+    expect(view.get_by_role("heading", name="Nightjar: the night as of 2015-09-01 00:00 UTC")).to_be_visible()
+    ui.shoot(page, world.screenshots, "morning-page")
+
+
+def test_a_stranger_sees_no_night(stranger: Page) -> None:
+    assert stranger.request.get("/nightjar/nights/").status == 401
+
+
 def test_a_backfill_of_three_days_from_the_form(world: World, page: Page) -> None:
     form = ui.open_form(page)
     ui.choose_backfill(form)

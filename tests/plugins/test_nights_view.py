@@ -1,0 +1,127 @@
+"""The view Nights, as Airflow's own application serves it: who may see it, and what a real MLflow server has."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.airflow_env import in_airflow
+from tests.world import Home
+
+HOSTILE = "<script>alert(1)</script>"
+
+ASK = """
+import json, os
+from airflow.utils.db import initdb
+from airflow.api_fastapi.app import create_app, get_auth_manager
+from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+from starlette.testclient import TestClient
+
+initdb()
+client = TestClient(create_app(apps="core"))
+token = get_auth_manager().generate_jwt(SimpleAuthManagerUser(username="admin", role="admin"))
+found = {}
+for path in json.loads(os.environ["PATHS"]):
+    for who, headers in (("nobody", {}), ("forger", {"Authorization": "Bearer x.y.z"}),
+                         ("admin", {"Authorization": f"Bearer {token}"})):
+        answer = client.get(path, headers=headers)
+        found[f"{who} {path}"] = [answer.status_code, answer.text, answer.headers.get("content-security-policy", "")]
+menu = client.get("/api/v2/plugins", headers={"Authorization": f"Bearer {token}"}).json()["plugins"]
+found["views"] = [view for plugin in menu for view in plugin["external_views"]]
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def night(new_home: Callable[[], Home], tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, str]:
+    """A home with a night that has its page, and one without; the run of the first."""
+    home, folder = new_home(), tmp_path_factory.mktemp("page") / "report"
+    folder.mkdir()
+    (folder / "report.html").write_text("good morning")
+    with home.task("write_report", run_id="manual__1") as run:
+        run.attach(folder, run_id=run.night)
+        about = {"verdict": "held", "reason": HOSTILE, "as_of": "1442016000000", "report": "report/report.html"}
+        run.tags(about, run_id=run.night)
+    with home.task("prepare_data", run_id="manual__2"):
+        pass
+    return home, run.night
+
+
+@pytest.fixture(scope="module")
+def mlflow(night: tuple[Home, str]) -> Iterator[str]:
+    """The address of a real server on the home's store."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    store = ["--backend-store-uri", night[0].environment["MLFLOW_TRACKING_URI"]]
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with subprocess.Popen([*command, *store], env=environment, start_new_session=True) as server:
+        try:
+            _wait(f"http://127.0.0.1:{port}/health")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            os.killpg(server.pid, 15)
+
+
+def _wait(url: str) -> None:
+    end = time.monotonic() + 120
+    while True:
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+            return
+        except OSError:
+            assert time.monotonic() < end, f"{url} does not answer"
+            time.sleep(0.5)
+
+
+@pytest.fixture(scope="module")
+def answers(night: tuple[Home, str], mlflow: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    paths = [
+        "/nightjar/nights/",
+        f"/nightjar/nights/{night[1]}",
+        "/nightjar/nights/..%2f..%2fetc",
+        "/nightjar/nights/ab",
+    ]
+    port = mlflow.rpartition(":")[2]
+    found: dict[str, Any] = in_airflow(
+        ASK, tmp_path_factory.mktemp("airflow"), PATHS=json.dumps(paths), MLFLOW_PORT=port
+    )
+    return found
+
+
+def test_a_stranger_is_refused(answers: dict[str, Any]) -> None:
+    refused = {"nobody": 401, "forger": 403}
+    for question, answer in answers.items():
+        who, _, path = question.partition(" ")
+        if who in refused:
+            assert answer[0] == (404 if "%2f" in path else refused[who]), question
+            assert "morning" not in answer[1] and "held" not in answer[1]
+
+
+def test_the_nights_are_listed_with_verdict_and_page(answers: dict[str, Any], night: tuple[Home, str]) -> None:
+    status, page, policy = answers["admin /nightjar/nights/"]
+    assert status == 200
+    assert page.count("<tr>") == 3, "a head and two nights"
+    assert "2015-09-12 00:00" in page and "<td>held</td>" in page
+    assert HOSTILE not in page and "&lt;script&gt;" in page
+    assert page.count("morning page") == 1 and f'href="/nightjar/nights/{night[1]}"' in page
+    assert "default-src 'none'" in policy
+
+
+def test_a_morning_page_opens_and_nothing_else_of_mlflow_does(answers: dict[str, Any], night: tuple[Home, str]) -> None:
+    assert answers[f"admin /nightjar/nights/{night[1]}"][:2] == [200, "good morning"]
+    assert answers["admin /nightjar/nights/ab"][0] == 404
+    assert answers["admin /nightjar/nights/..%2f..%2fetc"][0] == 404
+
+
+def test_it_is_in_the_menu(answers: dict[str, Any]) -> None:
+    (view,) = answers["views"]
+    assert (view["name"], view["destination"], view["href"]) == ("Nights", "nav", "/nightjar/nights/")
