@@ -45,7 +45,9 @@ def backfill(home: Home, ports: Mapping[str, str], *arguments: str) -> "subproce
 
 
 def digests(facts: Mapping[str, Any]) -> dict[tuple[str, int], str]:
-    return {(task["task"], task["map_index"]): task["digest"] for task in facts["tasks"] if task["digest"]}
+    """Of all but the morning page, which holds durations."""
+    tasks = [task for task in facts["tasks"] if task["digest"] and task["task"] != "write_report"]
+    return {(task["task"], task["map_index"]): task["digest"] for task in tasks}
 
 
 def in_force(home: Home) -> list[Any]:
