@@ -4,7 +4,8 @@
 ```
 prepare_data ─► train_two_tower ─┬─► evaluate_recall ──────────────────────────────────┐
                                  └─► generate_candidates, sharded ─► train_lambdarank ─┴─► publish_recommendations
-publish_recommendations ─► write_report, the morning page ─► announce
+publish_recommendations ─► write_report, the morning page ─┬─► announce
+                                                           └─► prune_nights: files of old nights that nothing needs
 backup_mysql: always runs at the end; its failure fails the night
 ```
 
@@ -112,4 +113,5 @@ with DAG(
     )
     # A plain leaf beside the teardown: without it a backup that succeeds would turn a failed night green.
     page.operator >> announce(publication.output)
+    page.operator >> run_task("prune_nights", publication=publication).operator
     page.operator >> run_task("backup_mysql").operator.as_teardown(on_failure_fail_dagrun=True)

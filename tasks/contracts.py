@@ -146,6 +146,13 @@ class Report(Artifact):
     nights: int = Field(ge=0, description="other nights that it looks back on")
 
 
+class Pruned(Artifact):
+    """What was removed of old nights, told line by line; never metrics, nor what anything in force was made from."""
+
+    nights: int = Field(ge=0, description="nights that lost their files")
+    freed: int = Field(ge=0, description="bytes of these files")
+
+
 class Backup(Artifact):
     """A checked dump of the database."""
 
@@ -287,6 +294,9 @@ class TrainLambdarankConfig(Config):
     seed: Seed = 7
 
 
+_KEEP_GENERATIONS: int = Field(7, ge=2, le=365, description="newest generations that stay in the store")
+
+
 class PublishRecommendationsConfig(Config):
     top: int = Field(50, ge=1, le=300, description="recommendations a visitor")
     min_coverage: float = Field(0.99, ge=0, le=1, description="share of known visitors that must have a full list")
@@ -299,11 +309,18 @@ class PublishRecommendationsConfig(Config):
     force_reason: str = Field(
         "", max_length=500, description="why to publish whatever the gate says, though never an earlier as_of; kept"
     )
-    keep_generations: int = Field(7, ge=2, le=365, description="newest generations that stay in the store")
+    keep_generations: int = _KEEP_GENERATIONS
 
 
 class WriteReportConfig(Config):
     pass
+
+
+class PruneNightsConfig(Config):
+    keep_nights: int = Field(
+        14, ge=0, le=3_650, description="nights that ran last and keep their files in MLflow; 0: all of them do"
+    )
+    keep_generations: int = _KEEP_GENERATIONS
 
 
 class BackupMysqlConfig(Config):
@@ -408,6 +425,14 @@ TASKS: Mapping[str, Task] = {
             {**_RANKED, "publication": Publication},
             WriteReportConfig,
             Report,
+            hours=1,
+        ),
+        Task(
+            "prune_nights",
+            "Removes the files of old nights that nothing needs any more; their metrics stay.",
+            {"publication": Publication},
+            PruneNightsConfig,
+            Pruned,
             hours=1,
         ),
         Task(

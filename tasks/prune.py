@@ -11,13 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from tasks import nights, publication, tracking
-from tasks.contracts import PublishRecommendationsConfig
+from tasks.contracts import PruneNightsConfig
 from tasks.failures import TaskFailure
 from tasks.nights import Night
 from tasks.publication import Store
 
-NIGHTS = 14
-GENERATIONS: int = PublishRecommendationsConfig.model_fields["keep_generations"].default
+NIGHTS, GENERATIONS = (PruneNightsConfig.model_fields[name].default for name in ("keep_nights", "keep_generations"))
 
 
 Stays = list[tuple[Night, str]]
@@ -41,31 +40,39 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def prune(keep_nights: int, keep_generations: int, *, carry_out: bool) -> None:
-    """Prints what old nights and generations hold that nothing needs, and removes it if told to carry it out."""
+def prune(
+    keep_nights: int, keep_generations: int, *, carry_out: bool, tell: Callable[[str], object] = print
+) -> tuple[int, int]:
+    """Tells what old nights and generations hold that nothing needs, and removes it if told to carry it out.
+
+    Returns the nights whose files were removed, and the bytes of these.
+    """
     client, store = tracking.connect(), publication.store()
     outdated = store.outdated(keep_generations) if store.exists() else []
     reasons = {**_generations(store, outdated), **nights.named_by_aliases(client)}
     old, stays = decide(nights.with_files(client), reasons, keep_nights)
     sizes = [nights.size(client, night) for night in old]
     for night, reason in stays:
-        print(f"stays   {_told(night)}: {reason}")
+        tell(f"stays   {_told(night)}: {reason}")
     for night, size in zip(old, sizes, strict=True):
-        print(f"remove  {_told(night)}: {size / 1e6:,.1f} MB of files; its metrics stay")
+        tell(f"remove  {_told(night)}: {size / 1e6:,.1f} MB of files; its metrics stay")
     for name in outdated:
-        print(f"remove  generation {name} of {store.place}")
+        tell(f"remove  generation {name} of {store.place}")
     whole = f"{len(old)} nights, {sum(sizes) / 1e6:,.1f} MB, and {len(outdated)} generations"
     if not carry_out:
-        print(f"to remove: {whole}; nothing was removed, make prune YES=1 does it")
-        return
+        tell(f"to remove: {whole}; nothing was removed, YES=1 (--yes) does it")
+        return 0, 0
     if outdated:
         store.prune(keep_generations)
-    for night in old:
+    removed: list[int] = []
+    for night, size in zip(old, sizes, strict=True):
         if nights.in_progress(client, night):
-            print(f"stays   {_told(night)}: it has begun to run")
+            tell(f"stays   {_told(night)}: it has begun to run")
         else:
             nights.remove_files(client, night)
-    print(f"removed: {whole}")
+            removed.append(size)
+    tell(f"removed: {whole}")
+    return len(removed), sum(removed)
 
 
 def decide(found: Sequence[Night], reasons: Mapping[str, str], keep: int) -> tuple[list[Night], Stays]:

@@ -7,6 +7,7 @@ import pytest
 from mlflow import MlflowClient
 
 from tasks import nights, prune, publication, tracking
+from tasks.contracts import Publication
 from tasks.nights import Night
 from tasks.publication import Generation
 from tasks.tracking import RANKER_MODEL, RETRIEVER_MODEL, TaskRun
@@ -192,3 +193,33 @@ def test_the_rule_by_hand() -> None:
     remove, stays = prune.decide(found, {"b": "named", "e": "named"}, keep=2)
     assert [night.name for night in remove] == ["c", "f"]
     assert [(night.name, why) for night, why in stays] == [("d", "it is in progress"), ("e", "named")]
+
+
+def of(home: Home, night: str) -> Publication:
+    """What a night published, as its next task has it."""
+    with home.task("publish_recommendations", run_id="manual__5") as run:
+        assert run.night == night
+        (run.work / "recommendations").mkdir()
+        (run.work / "recommendations" / "lists.parquet").write_bytes(b"x")
+        written = run.store(run.work / "recommendations", 5)
+    facts = {"generation": "g5", "verdict": "promoted", "reason": "good", "in_force": "g5", "store": "here"}
+    return Publication.model_validate({**written, **facts, "users": 1, "rows": 1, "realised": None})
+
+
+def test_a_night_prunes_those_before_it_and_keeps_what_it_told(shop: list[str], home: Home) -> None:
+    publication = of(home, shop[4])
+    config = {"keep_nights": 2, "keep_generations": 2}
+    pruned = home.run("prune_nights", config, {"publication": publication}, run_id="manual__5")
+    assert (pruned.nights, pruned.freed) == (3, 6_000)
+    assert files(home) == dict.fromkeys(shop[3:], sorted(FILES))
+    (told,) = home.stored(pruned).glob("*")
+    lines = told.read_text().splitlines()
+    assert len([line for line in lines if line.startswith("remove  night")]) == 3
+    assert lines[-1] == "removed: 3 nights, 0.0 MB, and 3 generations"
+
+
+def test_a_night_that_is_to_keep_all_removes_nothing(shop: list[str], home: Home) -> None:
+    publication = of(home, shop[4])
+    pruned = home.run("prune_nights", {"keep_nights": 0}, {"publication": publication}, run_id="manual__5")
+    assert (pruned.nights, pruned.freed) == (0, 0)
+    assert files(home) == dict.fromkeys(shop, sorted(FILES))

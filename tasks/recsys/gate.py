@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Literal
 
 from tasks.recsys.metrics import Mean
@@ -93,8 +94,12 @@ def _not_asked(facts: Facts) -> str:
 
 def _too_old(facts: Facts) -> str:
     if facts.published_as_of is not None and facts.as_of < facts.published_as_of:
-        return f"as_of {facts.as_of} is earlier than {facts.published_as_of}, which is in force"
+        return f"as_of {_told(facts.as_of)} is earlier than {_told(facts.published_as_of)}, which is in force"
     return ""
+
+
+def _told(instant: int) -> str:
+    return f"{datetime.fromtimestamp(instant / 1000, UTC):%Y-%m-%d %H:%M:%S}"
 
 
 def _rolled_back(facts: Facts) -> str:

@@ -106,6 +106,7 @@ def test_every_task_of_the_contract_is_wired_as_its_inputs_say(dag: Any) -> None
             "publish_recommendations",
         },
         "announce": {"publish_recommendations", "write_report"},
+        "prune_nights": {"publish_recommendations", "write_report"},
         "backup_mysql": {"write_report"},
     }
     assert TASKS.keys() <= upstream.keys()

@@ -82,9 +82,9 @@ def test_a_forced_night_keeps_its_reason_and_what_the_gate_had_said() -> None:
 
 @pytest.mark.parametrize("asked", [{}, {"force_reason": "please"}, {"publish": "always", "backfill": True}])
 def test_nothing_goes_back_in_time(asked: dict[str, Any]) -> None:
-    verdict, reason = decide(replace(GOOD, as_of=9, **asked))
+    verdict, reason = decide(replace(GOOD, as_of=9_000, published_as_of=10_000, **asked))
     assert verdict == "held"
-    assert "earlier than 10" in reason
+    assert reason == "as_of 1970-01-01 00:00:09 is earlier than 1970-01-01 00:00:10, which is in force"
 
 
 RECALL = "recall@50 of the blend"
