@@ -81,6 +81,9 @@ def test_days_stopped_and_gone_on_with_are_those_by_hand(home: Home, demo_data: 
     assert first["realised"] is None
     assert second["realised"]["generation"] == first["publication"]["generation"]
     assert in_force(home) == [], "a backfill went into force"
+    recall, baseline = (f"{first['headline'][at]['value']:.4f}" for at in (1, 2))
+    assert first["headline"][1]["name"] == "recall@50, all sources blended"
+    assert out.splitlines()[2].split()[4:6] == [recall, baseline]
 
     again = backfill(home, ports, *asked)
     _, err = again.communicate(timeout=NIGHT_SECONDS)
