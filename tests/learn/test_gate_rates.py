@@ -8,7 +8,13 @@ pytestmark = pytest.mark.learn
 
 
 @pytest.mark.parametrize(
-    ("challenger", "low", "high"), [("worse, by 20 %", 0, 2), ("equal", 190, 200), ("better, by 5 %", 196, 200)]
+    ("challenger", "low", "high"),
+    [
+        ("worse, by 20 %", 0, 2),
+        ("as the best simple method", 0, 15),
+        ("equal", 180, 200),
+        ("better, by 5 %", 196, 200),
+    ],
 )
 def test_false_promotions_and_false_holds_are_few(challenger: str, low: int, high: int) -> None:
     assert low <= gate.simulate(challenger, 300, 200, seed=7).promoted <= high
