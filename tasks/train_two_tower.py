@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy import sparse
 
 from tasks import dataset_files, fits, registry, side_by_side
 from tasks.contracts import Dataset, Retriever, TrainTwoTowerConfig
@@ -34,6 +35,8 @@ WORTH_PROCESSES = 300_000
 """Interactions from which on the fits run side by side."""
 ASKED_OF_INDEX = 2_000
 """Histories that an approximate index is measured on."""
+WALKED = 20_000
+"""Items that are walked from at a time: bounds the memory."""
 DEEPEST = max(evaluation.DEPTHS)
 CHOSEN_AT = 50
 """Length of the lists that an epoch is judged by."""
@@ -230,7 +233,8 @@ def _write_neighbours(out: Path, interactions: Interactions, dataset: Dataset) -
         neighbours = cooccurrence.covisitation(interactions, cut)
         fits.write_neighbours(out / fits.NEIGHBOURS / f"{cut}.parquet", neighbours)
         log.info("co-visitation as of %d: %d pairs of %d items", cut, neighbours.nnz, neighbours.shape[0])
-    walk = cooccurrence.two_steps(neighbours, np.arange(neighbours.shape[0]))
+    parts = np.array_split(np.arange(neighbours.shape[0]), neighbours.shape[0] // WALKED + 1)
+    walk = sparse.vstack([cooccurrence.two_steps(neighbours, part)[part] for part in parts], format="csr")
     fits.write_neighbours(out / fits.WALKS / f"{dataset.as_of}.parquet", walk)
     log.info("in one step and two as of %d: %d pairs", dataset.as_of, walk.nnz)
 
