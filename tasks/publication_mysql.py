@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import unquote, urlsplit
@@ -59,8 +60,10 @@ class Connected:
         return rows
 
     def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> object:
-        """The driver makes statements of a megabyte of one with VALUES (…)."""
-        return self._connection.cursor().executemany(sql.replace("?", "%s"), parameters)
+        """The driver makes statements of a megabyte of one with VALUES (…); of no rows it can make none."""
+        rows = iter(parameters)
+        first = list(islice(rows, 1))
+        return first and self._connection.cursor().executemany(sql.replace("?", "%s"), chain(first, rows))
 
 
 @dataclass(frozen=True)

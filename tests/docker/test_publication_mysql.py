@@ -9,13 +9,14 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import polars as pl
 import pymysql
 import pytest
 
 from tasks.failures import BadConfig, Unavailable
-from tasks.publication import Generation, Store, store
+from tasks.publication import Generation, State, Store, store
 from tasks.publication_mysql import MysqlStore
 from tests.docker.stack import REPO, Stack
 
@@ -24,8 +25,8 @@ pytestmark = pytest.mark.docker
 DEFAULT = pl.DataFrame({"itemid": [7, 8], "score": [1.0, 0.5]})
 
 
-def generation(name: str, as_of: int) -> Generation:
-    return Generation(name, as_of, "night", "promoted", "good", "1", "1")
+def generation(name: str, as_of: int, verdict: State = "promoted") -> Generation:
+    return Generation(name, as_of, "night", verdict, "good", "1", "1")
 
 
 def lists(item: int) -> list[pl.DataFrame]:
@@ -98,13 +99,34 @@ def test_an_earlier_as_of_never_replaces_a_later_one(mysql: Store, stack: Stack)
     assert shop_reads(stack, 20) == "[100,2]"
 
 
-def test_the_newest_written_stay_and_so_does_the_one_in_force(mysql: Store) -> None:
+def test_the_newest_written_stay_and_so_does_what_a_rollback_or_the_next_night_needs(
+    mysql: Store, stack: Stack
+) -> None:
+    publish(mysql, "before", 8, item=1)
     publish(mysql, "in force", 9, item=1)
+    mysql.write(generation("of the last as_of", 10, "held"), lists(1), visitors(), DEFAULT)
     for number in range(4):
-        mysql.write(generation(f"held {number}", number), lists(1), visitors(), DEFAULT)
+        mysql.write(generation(f"old {number}", number, "held"), lists(1), visitors(), DEFAULT)
+    mysql.write(generation("old 1", 1, "held"), lists(1), visitors(), DEFAULT)  # a second try: written last
+    assert mysql.outdated(keep=2) == ["old 0", "old 2"]
     mysql.prune(keep=2)
-    with pytest.raises(BadConfig, match=r"no generation gone .*there are: held 2, held 3, in force"):
+    with pytest.raises(BadConfig, match=r"no generation gone .*are: old 1, old 3, before, in force, of the last as_of"):
         mysql.read("gone")
+    assert mysql.outdated(keep=2) == []
+    for table, rows in {"generation": 5, "list": 10, "visitor": 15}.items():
+        assert stack.sql(f"SELECT count(*) FROM {table}", database="spare") == [(rows,)]
+
+
+def test_a_generation_is_found_by_its_name(mysql: Store) -> None:
+    wanted = Generation("a", 1, "night", "held", "ü 🐦 ' \\ ? %s", "12", None)
+    mysql.write(wanted, [], [], DEFAULT)
+    assert mysql.find("a") == wanted
+    assert mysql.find("gone") is None
+
+
+def test_a_generation_without_rows_is_written(mysql: Store) -> None:
+    mysql.write(generation("a", 1), [lists(1)[0].clear()], [visitors()[0].clear()], DEFAULT)
+    assert mysql.switch("a") and mysql.read(None).is_empty()
 
 
 def test_a_rollback_puts_the_one_before_in_force(mysql: Store, stack: Stack) -> None:
@@ -114,6 +136,77 @@ def test_a_rollback_puts_the_one_before_in_force(mysql: Store, stack: Stack) -> 
     assert (target.name, replaced.name) == ("a", "b")
     assert shop_reads(stack, 20) == "[100,2]"
     assert [one.verdict for one in mysql.generations()] == ["promoted", "rolled_back"]
+    with pytest.raises(BadConfig, match=r"nothing was in force before a; .*a \(promoted\), b \(rolled_back\)"):
+        mysql.roll_back(None)
+    assert publish(mysql, "c", 3, item=300)
+    assert mysql.roll_back(None)[0].name == "a"
+
+
+def test_a_rollback_by_name_takes_what_lies_between_along_and_forces_what_was_held(mysql: Store, stack: Stack) -> None:
+    for number, name in enumerate("abc", start=1):
+        publish(mysql, name, number, item=100 * number)
+    mysql.write(generation("held", 2, "held"), lists(900), visitors(), DEFAULT)
+    assert mysql.roll_back("a")[0] == generation("a", 1)
+    verdicts = {one.name: one.verdict for one in mysql.generations()}
+    assert verdicts == {"a": "promoted", "b": "rolled_back", "held": "held", "c": "rolled_back"}
+    assert shop_reads(stack, 20) == "[100,2]"
+    target, replaced = mysql.roll_back("held")
+    assert (target, replaced.name) == (mysql.find("held"), "a")
+    assert (target.verdict, target.reason) == ("forced", "put in force by hand; before: good")
+    assert shop_reads(stack, 20) == "[900,2]"
+
+
+def test_a_rollback_waits_for_a_writer(mysql: Store, stack: Stack) -> None:
+    publish(mysql, "a", 1, item=100)
+    publish(mysql, "b", 2, item=200)
+    back = threading.Thread(target=mysql.roll_back, args=(None,))
+
+    def writing() -> Iterator[pl.DataFrame]:
+        back.start()
+        time.sleep(1)
+        assert back.is_alive() and shop_reads(stack, 20) == "[200,2]"
+        yield from lists(300)
+
+    mysql.write(generation("c", 3), writing(), visitors(), DEFAULT)
+    back.join()
+    assert shop_reads(stack, 20) == "[100,2]"
+
+
+def move(place: Store, chance: Random, number: int) -> object:
+    """One thing that a night or a person may do to a store; what came of it."""
+    name = chance.choice([one.name for one in place.generations()] or ["none"])
+    what = chance.choice(("publish", "publish", "publish", "hold", "roll back", "prune"))
+    if what == "publish":
+        verdict: State = chance.choice(("first", "promoted", "forced", "held"))
+        ranker = chance.choice(("1", None))
+        new = Generation(chance.choice("abcdef"), chance.randrange(6), "night", verdict, "good", str(number), ranker)
+        place.write(new, lists(number), visitors(), DEFAULT)
+        return verdict != "held" and place.switch(new.name)
+    if what == "roll back":
+        return place.roll_back(chance.choice((None, name)))
+    if what == "hold":
+        place.hold(name, "late")
+    else:
+        place.prune(chance.choice((2, 3)))
+    return None
+
+
+def after(place: Store, chance: Random, number: int) -> tuple[object, ...]:
+    """What a move came to, and everything that the store tells then."""
+    try:
+        came = move(place, chance, number)
+    except BadConfig as error:
+        came = str(error).replace(place.place, "the store")
+    current = place.in_force()
+    rows = place.read(None).rows() if current else []
+    return came, rows, current, place.generations(), place.find("a"), place.outdated(2)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_is_done_to_it_it_answers_as_sqlite_does(mysql: Store, tmp_path: Path, seed: int) -> None:
+    lite, here, there = Store(tmp_path / "recommendations.db"), Random(seed), Random(seed)
+    for number in range(25):
+        assert after(mysql, here, number) == after(lite, there, number), f"move {number}"
 
 
 KILLED = """
