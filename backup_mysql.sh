@@ -203,7 +203,7 @@ backup() {
     began=$(date +%s) made=$(date -u +%Y%m%dT%H%M%SZ)
     name=nightjar-$made${1:-}.tar.gz
     partial=$BACKUP/$name.partial
-    rm -f "$BACKUP"/*.partial
+    find "$BACKUP" -maxdepth 1 -name '*.partial' -mtime +0 -delete # of a backup that was killed; a younger one may be at work
     measure "$WORK/backup.cnf" > "$WORK/before" || exit $?
     [ -s "$WORK/before" ] || die 65 "there is no table in $DATABASES at $HOST:$PORT: nothing was dumped"
     dump || exit $?

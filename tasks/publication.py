@@ -308,7 +308,7 @@ def _target(generations: Sequence[Generation], current: Generation, name: str | 
     if found is None:
         known = ", ".join(f"{one.name} ({one.verdict})" for one in generations)
         what = f"no generation {name} in {place}" if name else f"nothing was in force before {current.name}"
-        raise BadConfig(f"{what}; expected TO= one of those there are: {known}")
+        raise BadConfig(f"{what}; expected TO= (--to) one of those there are: {known}")
     return found
 
 

@@ -40,7 +40,7 @@ def _roll_back(name: str | None) -> tuple[Generation, Generation]:
     except Unavailable as error:
         raise Unavailable(
             f"{target.name} is in force, but the alias champion did not follow: {error}; repeat it with "
-            f"make rollback TO={target.name}"
+            f"TO={target.name} (--to)"
         ) from error
     return target, replaced
 

@@ -68,6 +68,11 @@ class Stack:
     def backup_script(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         return self._run(REPO / "backup_mysql.sh", *arguments, check=False)
 
+    def tool(self, *command: str, mount: str = "") -> "subprocess.CompletedProcess[str]":
+        """A command of a person in the service `tasks`."""
+        mounts = ["--volume", mount] if mount else []
+        return self._run("docker", "compose", "run", "--rm", "-T", *mounts, "tasks", *command, check=False)
+
     def secret(self, name: str) -> str:
         return (self.secrets / name).read_text().strip()
 
@@ -101,16 +106,8 @@ class Stack:
         return str(run["dag_run_id"])
 
     def open_for_nights(self) -> None:
-        """Switches the DAG on.  Airflow starts the last midnight's night at once: it is ended here."""
+        """Switches the DAG on: its first night is that of the next midnight."""
         self.api("PATCH", f"/dags/{DAG}", {"is_paused": False})
-        end = time.monotonic() + 120
-        while not (runs := self.api("GET", f"/dags/{DAG}/dagRuns")["dag_runs"]):
-            assert time.monotonic() < end, "the DAG was switched on, and no scheduled night came"
-            time.sleep(1)
-        self.api("PATCH", f"/dags/{DAG}/dagRuns/{runs[0]['dag_run_id']}", {"state": "failed"})
-        while self.task_containers(all_of_them=True):
-            assert time.monotonic() < end, "a night was marked as failed, and its container runs on"
-            time.sleep(1)
 
     def tasks(self, run: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.api("GET", f"/dags/{DAG}/dagRuns/{run}/taskInstances")["task_instances"]
@@ -135,6 +132,12 @@ class Stack:
     def log(self, run: str, task: str, number: int = 1, map_index: int = -1) -> str:
         path = f"/dags/{DAG}/dagRuns/{run}/taskInstances/{task}/logs/{number}?full_content=true&map_index={map_index}"
         return json.dumps(self.api("GET", path))
+
+    def xcom(self, run: str, task: str, map_index: int = -1) -> str:
+        """What a task handed on, as Airflow shows it."""
+        path = f"/dags/{DAG}/dagRuns/{run}/taskInstances/{task}/xcomEntries"
+        keys = [one["key"] for one in self.api("GET", f"{path}?map_index={map_index}")["xcom_entries"]]
+        return json.dumps([self.api("GET", f"{path}/{key}?map_index={map_index}") for key in keys])
 
     def running_container(self, task: str, seconds: float = 300) -> str:
         """Id of the task's container once it runs."""

@@ -2,7 +2,9 @@
 
 import json
 import re
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -78,6 +80,19 @@ def test_a_damaged_archive_is_refused_and_changes_nothing(stack: Stack, tmp_path
     gone = stack.backup_script("verify", "nowhere.tar.gz")
     assert gone.returncode == 66 and name in gone.stderr
     in_volume(stack, "rm /backup/cut.tar.gz /backup/other.tar.gz*")
+
+
+@pytest.mark.usefixtures("rows")
+def test_a_backup_by_hand_and_one_of_the_night_leave_each_other_alone(stack: Stack) -> None:
+    left_by_a_kill = "/backup/nightjar-20260101T000000Z.tar.gz.partial"
+    in_volume(stack, f"touch -d '3 days ago' {left_by_a_kill}")
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(made, stack)
+        time.sleep(1.5)  # names are of a second
+        second = pool.submit(made, stack)
+        names = {first.result(), second.result()}
+    assert len(names) == 2 and names <= files(stack)
+    assert not any(file.endswith(".partial") for file in files(stack))
 
 
 @pytest.mark.usefixtures("rows")

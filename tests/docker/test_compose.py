@@ -6,11 +6,14 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.request import Request, urlopen
 
+import polars as pl
 import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
 
 from tasks.contracts import TASKS
+from tasks.tracking import PARENT, RANKER_MODEL, RETRIEVER_MODEL
 from tests.docker.stack import REPO, Stack
 
 pytestmark = pytest.mark.docker
@@ -24,6 +27,47 @@ def night(stack: Stack) -> str:
     run = stack.trigger()
     assert stack.wait(run) == "success", stack.told(run)
     return run
+
+
+@pytest.fixture(scope="module")
+def inspected() -> list[str]:
+    """What the engine shows of task containers while they run."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def second(stack: Stack, night: str, inspected: list[str]) -> str:
+    """Another night, in force when it has ended, whose MLflow goes away between two shards."""
+    run = stack.trigger(profile="small", users_per_shard=2_000, force_reason="the first one is the same")
+    inspected.append(stack.docker("inspect", stack.running_container("prepare_data")))
+    end = time.monotonic() + 600
+    while not [one for one in shards_of(stack, run) if one["state"] == "success"]:
+        assert time.monotonic() < end, stack.told(run)
+        time.sleep(0.5)
+    stack.compose("stop", "--timeout", "5", "mlflow")
+    inspected.append(stack.docker("inspect", stack.running_container("generate_candidates")))
+    time.sleep(20)
+    stack.compose("start", "mlflow")
+    stack.wait(run)
+    return run
+
+
+def shards_of(stack: Stack, run: str) -> list[dict[str, object]]:
+    return [one for one in stack.tasks(run) if one["task_id"] == "generate_candidates"]
+
+
+def mlflow(stack: Stack) -> MlflowClient:
+    return MlflowClient(f"http://127.0.0.1:{stack.mlflow_port}")
+
+
+def runs_of(stack: Stack, night: str) -> list[Run]:
+    return list(mlflow(stack).search_runs(["1"], f"tags.`airflow.run_id` = '{night}'"))
+
+
+def in_force(stack: Stack) -> tuple[str, str]:
+    """The name of the generation that the shop reads, and its retriever's version."""
+    ((name, version),) = stack.sql("SELECT name, retriever_version FROM generation JOIN in_force ON generation = name")
+    return name, version
 
 
 def test_every_service_is_healthy_and_the_idle_stack_is_small(stack: Stack) -> None:
@@ -105,38 +149,63 @@ def test_the_shop_reads_recommendations_by_sql(stack: Stack, night: str) -> None
 
 
 def test_mlflow_has_the_night_and_its_artifacts(stack: Stack, night: str) -> None:
-    call = json.dumps({"experiment_ids": ["1"], "filter": f"tags.`airflow.run_id` = '{night}'", "max_results": 50})
-    url = f"http://127.0.0.1:{stack.mlflow_port}/api/2.0/mlflow/runs/search"
-    with urlopen(Request(url, call.encode(), {"Content-Type": "application/json"}), timeout=30) as answer:
-        runs = json.load(answer)["runs"]
-    assert len(runs) == 7 and {run["info"]["status"] for run in runs} == {"FINISHED"}
-    assert all(run["info"]["artifact_uri"].startswith("mlflow-artifacts:/") for run in runs)
+    runs = runs_of(stack, night)
+    assert len(runs) == 7 and {run.info.status for run in runs} == {"FINISHED"}
+    assert all(run.info.artifact_uri.startswith("mlflow-artifacts:/") for run in runs)
 
 
-def test_no_secret_is_shown_anywhere(stack: Stack, night: str) -> None:
-    logs = "".join(stack.log(night, one["task_id"], 1, one["map_index"]) for one in stack.tasks(night))
+def test_mlflow_that_goes_away_between_shards_is_survived(stack: Stack, second: str) -> None:
+    assert stack.state(second) == "success", stack.told(second)
+    tries = [one["try_number"] for one in shards_of(stack, second)]
+    assert len(tries) > 2 and tries[0] == 1, "a shard that was finished was made again"
+
+
+def test_no_secret_is_shown_anywhere(stack: Stack, night: str, second: str, inspected: list[str]) -> None:
+    tasks = [(run, one["task_id"], one["map_index"]) for run in (night, second) for one in stack.tasks(run)]
     ids = stack.compose("ps", "--all", "--quiet").split()
-    history = "".join(
-        stack.docker("history", "--no-trunc", f"nightjar/{name}:test")
-        for name in ("cpu", "airflow", "mlflow", "mysql-backup")
-    )
-    processes = "".join(path.read_text(errors="replace") for path in Path("/proc").glob("[0-9]*/cmdline"))
-    xcom = json.dumps(stack.api("GET", f"/dags/nightly_retraining/dagRuns/{night}/taskInstances"))
+    images = [f"nightjar/{name}:test" for name in ("cpu", "airflow", "mlflow", "mysql-backup")]
     shown = {
-        "logs": logs,
+        "logs": "".join(stack.log(run, task, 1, index) for run, task, index in tasks),
         "service logs": stack.compose("logs"),
         "inspect": stack.docker("inspect", *ids),
-        "history": history,
-        "processes": processes,
-        "xcom": xcom,
+        "inspect of tasks": "".join(inspected),
+        "images": stack.docker("inspect", *images) + "".join(stack.docker("history", "--no-trunc", i) for i in images),
+        "processes": "".join(path.read_text(errors="replace") for path in Path("/proc").glob("[0-9]*/cmdline")),
+        "xcom": "".join(stack.xcom(run, task, index) for run, task, index in tasks),
+        "mlflow": json.dumps([run.to_dictionary() for one in (night, second) for run in runs_of(stack, one)]),
     }
+    assert "runs:/" in shown["xcom"] and "users_per_shard" in shown["mlflow"], "looked in the wrong place"
+    assert "generate_candidates" in shown["inspect of tasks"]
     assert {(place, name) for place, text in shown.items() for name in SECRETS if stack.secret(name) in text} == set()
+
+
+def test_a_rollback_puts_the_night_before_and_its_champions_in_force(stack: Stack, night: str, second: str) -> None:
+    replaced, _ = in_force(stack)
+    ran = stack.tool("python", "-m", "tasks.rollback")
+    name, version = in_force(stack)
+    assert ran.returncode == 0 and f"in force: {name}, in place of {replaced}" in ran.stdout, ran.stderr
+    assert dict(stack.sql("SELECT name, verdict FROM generation")) == {name: "first", replaced: "rolled_back"}
+    champions = [mlflow(stack).get_model_version_by_alias(m, "champion") for m in (RETRIEVER_MODEL, RANKER_MODEL)]
+    assert champions[0].version == version
+    assert {mlflow(stack).get_run(str(one.run_id)).data.tags["airflow.run_id"] for one in champions} == {night}
+    nothing = stack.tool("python", "-m", "tasks.rollback")
+    assert nothing.returncode == 78 and f"nothing was in force before {name}" in nothing.stderr
+    assert stack.tool("python", "-m", "tasks.rollback", "--to", replaced).returncode == 0
+    assert in_force(stack)[0] == replaced
+
+
+def test_what_is_in_force_is_exported_to_a_file(stack: Stack, second: str, tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    ran = stack.tool("python", "-m", "tasks.recommendations", "/out/recs.parquet", mount=f"{tmp_path}:/out")
+    assert ran.returncode == 0, ran.stderr
+    ((visitors,),) = stack.sql("SELECT count(*) FROM recommendations")
+    assert pl.read_parquet(tmp_path / "recs.parquet")["visitorid"].n_unique() == visitors
 
 
 @pytest.fixture
 def training(stack: Stack, night: str) -> Iterator[tuple[str, str]]:
     """A night whose training takes long enough to be disturbed: its run id and the container."""
-    run = stack.trigger(max_epochs=60, patience=20)
+    run = stack.trigger(profile="small", max_epochs=60, patience=20)
     yield run, stack.running_container("train_two_tower")
     if stack.state(run) not in ("success", "failed"):
         stack.api("PATCH", f"/dags/nightly_retraining/dagRuns/{run}", {"state": "failed"})
@@ -177,10 +246,19 @@ def test_mark_failed_stops_the_container(stack: Stack, training: tuple[str, str]
     assert states["train_two_tower"] == "failed" and states["backup_mysql"] == "success"
 
 
-def test_mysql_that_restarts_in_the_night_is_survived(stack: Stack, training: tuple[str, str]) -> None:
-    run, _ = training
+def test_a_training_that_is_killed_and_mysql_that_restarts_are_survived(
+    stack: Stack, training: tuple[str, str]
+) -> None:
+    run, container = training
+    stack.docker("kill", "--signal", "KILL", container)
+    end = time.monotonic() + 120
+    while stack.task_containers("train_two_tower") in ([], [container]):
+        assert time.monotonic() < end, "no second try"
+        time.sleep(0.5)
     stack.compose("restart", "--timeout", "10", "mysql")
     assert stack.wait(run) == "success", stack.told(run)
+    (task,) = [one for one in stack.tasks(run) if one["task_id"] == "train_two_tower"]
+    assert task["try_number"] == 2
     ((old,),) = stack.sql("SELECT count(*) FROM recommendations")
     assert old > 1_000
 
@@ -198,6 +276,27 @@ def test_memory_that_runs_out_is_told_and_not_tried_again(stack: Stack) -> None:
     finally:
         stack.environment["NIGHTJAR_MEMORY_CPU"] = "3g"
         stack.compose("up", "--detach", "--wait", "airflow-scheduler")
+
+
+def test_prune_removes_the_files_of_old_nights_and_nothing_of_what_is_in_force(stack: Stack, night: str) -> None:
+    with_files = {run.data.tags[PARENT] for run in artifacts_of(stack)}
+    name, version = in_force(stack)
+    prune = ("python", "-m", "tasks.prune", "--nights", "1", "--generations", "2")
+    plan, done = stack.tool(*prune), stack.tool(*prune, "--yes")
+    assert "nothing was removed" in plan.stdout and done.returncode == 0, plan.stderr + done.stderr
+    assert plan.stdout.count("remove  night") > 0, plan.stdout
+    left = {run.data.tags[PARENT] for run in artifacts_of(stack)}
+    assert len(with_files) - len(left) == plan.stdout.count("remove  night")
+    assert in_force(stack) == (name, version)
+    made_by = mlflow(stack).get_model_version(RETRIEVER_MODEL, version).run_id
+    assert mlflow(stack).get_run(str(made_by)).data.tags[PARENT] in left
+    assert stack.sql("SELECT count(*) FROM recommendations") > [(1_000,)]
+
+
+def artifacts_of(stack: Stack) -> list[Run]:
+    """The tasks' runs that have files."""
+    runs = mlflow(stack).search_runs(["1"], f"tags.`{PARENT}` != ''")
+    return [run for run in runs if mlflow(stack).list_artifacts(run.info.run_id)]
 
 
 def test_the_nights_backup_restores(stack: Stack, night: str) -> None:

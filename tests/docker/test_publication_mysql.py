@@ -199,10 +199,10 @@ def after(place: Store, chance: Random, number: int) -> tuple[object, ...]:
         came = str(error).replace(place.place, "the store")
     current = place.in_force()
     rows = place.read(None).rows() if current else []
-    return came, rows, current, place.generations(), place.find("a"), place.outdated(2)
+    return came, rows, current, place.generations(), place.outdated(2)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_whatever_is_done_to_it_it_answers_as_sqlite_does(mysql: Store, tmp_path: Path, seed: int) -> None:
     lite, here, there = Store(tmp_path / "recommendations.db"), Random(seed), Random(seed)
     for number in range(25):
