@@ -62,6 +62,12 @@ def read_blocks(folder: Path) -> Iterator[tuple[Ints, Pairs]]:
                     yield _block(table)
 
 
+def read_list(folder: Path, number: int) -> Pairs:
+    """The pairs of one list; none where it is empty or not in this folder.  Only its own row group is read."""
+    table = pq.read_table(folder, schema=SCHEMA, filters=[("list", "=", number)], partitioning=None)
+    return _block(table.combine_chunks())[1]
+
+
 def _block(table: pa.Table) -> tuple[Ints, Pairs]:
     column = {name: table[name].to_numpy() for name in SCHEMA.names}
     change = np.flatnonzero(np.diff(column["list"], prepend=-1))

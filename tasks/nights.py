@@ -15,8 +15,8 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from tasks.failures import CannotWrite, Unavailable
-from tasks.tracking import EXPERIMENT, PARENT, tracking_uri
+from tasks.failures import BadData, CannotWrite, Unavailable
+from tasks.tracking import DATASET_DIGEST_LIMIT, EXPERIMENT, PARENT, tracking_uri
 
 PRUNED = "nightjar.pruned"
 """Tag of a night whose files were removed, and of the model versions that were among them: when."""
@@ -52,6 +52,16 @@ class Spent:
 
 
 @dataclass(frozen=True)
+class Published:
+    """The runs that wrote what a generation was made from."""
+
+    dataset: str
+    ranker: str
+    candidates: tuple[str, ...]
+    """by number of the shard"""
+
+
+@dataclass(frozen=True)
 class Told:
     """What a night has left in numbers; they stay when its files go."""
 
@@ -74,6 +84,48 @@ def newest(client: MlflowClient, count: int) -> list[Told]:
 def told(client: MlflowClient, run_id: str) -> Told:
     """What one night has left, so far."""
     return _told(client, client.get_run(run_id))
+
+
+def published(client: MlflowClient, night: str, generation: str) -> Published:
+    """The runs that wrote what a generation of a night was made from, whatever the night has tried since.
+
+    Raises BadData when the night's files were removed, or MLflow knows nothing of it.
+    """
+    try:
+        parent = client.get_run(night)
+        tries = _search(client, f"tags.`{PARENT}` = '{night}'")
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise BadData(f"MLflow at {tracking_uri()} knows no night {night}, which made {generation}") from None
+        raise Unavailable(f"MLflow at {tracking_uri()}: {error}") from error
+    if PRUNED in parent.data.tags:
+        raise BadData(
+            f"the files of the night that made {generation} were removed on {parent.data.tags[PRUNED]}: its lists "
+            "are still there, but why they are as they are cannot be seen; expected a generation of a later night"
+        )
+    last = next((run for run in tries if run.data.tags.get("generation") == generation), None)
+    if last is None:
+        raise BadData(f"no task of the night {night} says that it has published {generation}: run the night again")
+    return _made_from(last, tries, generation)
+
+
+def _made_from(publication: Run, tries: list[Run], generation: str) -> Published:
+    """By digest: a dataset input has the address of the first artifact of the same bytes, maybe of another night."""
+    inputs = publication.inputs.dataset_inputs if publication.inputs else []
+    read = {(one.dataset.name, one.dataset.digest) for one in inputs}
+    found: dict[str, dict[int, str]] = {"Dataset": {}, "Ranker": {}, "Candidates": {}}
+    for run in tries:
+        digest = run.data.tags.get("digest", "").removeprefix("sha256:")[:DATASET_DIGEST_LIMIT]
+        for name, runs in found.items():
+            if (name, digest) in read:
+                runs.setdefault(int(run.data.params.get("shard", 0)), run.info.run_id)
+    missing = [name for name, runs in found.items() if sorted(runs) != list(range(len(runs))) or not runs]
+    if missing:
+        raise BadData(f"the night that made {generation} has no {' and no '.join(missing)} any more: run it again")
+    candidates = found["Candidates"]
+    return Published(
+        found["Dataset"][0], found["Ranker"][0], tuple(candidates[shard] for shard in range(len(candidates)))
+    )
 
 
 def with_files(client: MlflowClient) -> list[Night]:

@@ -1,4 +1,4 @@
-"""Reading what is published: one visitor's list, as a shop's backend does, and the lists of some visitors."""
+"""Reading what is published: one visitor's list, as a shop's backend does or of any generation; those of some."""
 
 import json
 import sqlite3
@@ -35,6 +35,17 @@ def recommended(db: Database, visitorid: int) -> list[int]:
         row = db.execute("SELECT default_items FROM generation JOIN in_force ON name = generation").fetchone()
     items: list[int] = json.loads(row[0]) if row else []
     return items
+
+
+def published(store: Store, generation: str, visitorid: int) -> tuple[int, list[int], list[float]] | None:
+    """A visitor's list in a generation: its number, its itemids and their scores, best first; None: not known."""
+    with store.connection() as db:
+        query = (
+            "SELECT list, items, scores FROM visitor JOIN list USING (generation, list) "
+            "WHERE generation = ? AND visitorid = ?"
+        )
+        row = db.execute(query, (generation, visitorid)).fetchone()
+    return (int(row[0]), json.loads(row[1]), json.loads(row[2])) if row else None
 
 
 def default_list(store: Store, generation: str, k: int) -> Longs:

@@ -76,17 +76,7 @@ class TaskRun:
     def _download(self, uri: str) -> Path:
         """Where the artifact lies, without a server; else a copy in this try's own folder, which goes with it."""
         copies = None if _is_local(tracking_uri()) else self.work / "fetched" / str(len(self._fetched))
-        if copies:
-            copies.mkdir(parents=True)
-        try:
-            found = download_artifacts(
-                artifact_uri=uri, dst_path=str(copies) if copies else None, tracking_uri=tracking_uri()
-            )
-            return Path(found)
-        except (OSError, MlflowException) as error:
-            if isinstance(error, MlflowException) and error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            raise BadData(f"artifact {uri} is not in MLflow ({error}): run the task that made it again") from None
+        return _downloaded(uri, copies)
 
     def store(self, folder: Path, as_of: int) -> Written:
         """Logs a folder as this run's artifact, under its own name."""
@@ -226,6 +216,34 @@ def task_run(task: str, context: RunContext, inputs: Sequence[Artifact]) -> Iter
 def copy(uri: str, folder: Path) -> Path:
     """Copies a file of an artifact, runs:/RUN/FOLDER/FILE, into a folder; returns its path there."""
     return Path(download_artifacts(artifact_uri=uri, dst_path=str(folder), tracking_uri=tracking_uri()))
+
+
+def parts(uri: str, names: Sequence[str], folder: Path) -> Path:
+    """An artifact's folder with at least these of its files and folders: where it lies, or copies in a new `folder`.
+
+    No names: all of it.  Unchecked, as a digest is of a whole artifact.  Raises BadData for what MLflow does not have.
+    """
+    local = _is_local(tracking_uri())
+    if local or not names:
+        return _downloaded(uri, None if local else folder)
+    for name in names:
+        _downloaded(f"{uri}/{name}", (folder / name).parent)
+    return folder
+
+
+def _downloaded(uri: str, copies: Path | None) -> Path:
+    """A file or folder of MLflow's, copied into a folder, which is made; None: where it lies."""
+    if copies:
+        copies.mkdir(parents=True, exist_ok=True)
+    try:
+        found = download_artifacts(
+            artifact_uri=uri, dst_path=str(copies) if copies else None, tracking_uri=tracking_uri()
+        )
+        return Path(found)
+    except (OSError, MlflowException) as error:
+        if isinstance(error, MlflowException) and error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise BadData(f"artifact {uri} is not in MLflow ({error}): run the task that made it again") from None
 
 
 def connect() -> MlflowClient:

@@ -135,13 +135,19 @@ def _parameters(how: Boosting) -> dict[str, Any]:
     }
 
 
-def contributions(booster: Any, columns: Floats) -> npt.NDArray[np.float64]:
-    """[pairs, features] → [features]: mean of |SHAP value|, how far a feature moves a score up or down.
+def moves(booster: Any, columns: Floats) -> npt.NDArray[np.float64]:
+    """[pairs, features] → [pairs, features]: SHAP values, how far a feature moves a score up, or below 0 down.
 
-    Exact for trees (Lundberg et al. 2018, Consistent individualized feature attribution for tree ensembles).
+    Exact for trees (Lundberg et al. 2018, Consistent individualized feature attribution for tree ensembles): with one
+    number that is the same for all pairs, a row's sum is its score.
     """
-    found = booster.predict(columns, pred_contrib=True, num_threads=1)
-    mean: npt.NDArray[np.float64] = np.abs(found[:, :-1]).mean(axis=0)
+    found: npt.NDArray[np.float64] = booster.predict(columns, pred_contrib=True, num_threads=1)
+    return found[:, :-1]
+
+
+def contributions(booster: Any, columns: Floats) -> npt.NDArray[np.float64]:
+    """[pairs, features] → [features]: mean of |SHAP value|, how far a feature moves a score up or down."""
+    mean: npt.NDArray[np.float64] = np.abs(moves(booster, columns)).mean(axis=0)
     return mean
 
 
