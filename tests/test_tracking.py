@@ -1,13 +1,16 @@
 """Runs and artifacts in a real MLflow store."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
+from tasks import storage, tracking
 from tasks.contracts import Backup
 from tasks.failures import BadConfig, BadData, Skipped, Unavailable
 from tasks.tracking import TaskRun
+from tests.mlflow_server import serving
 from tests.world import Home
 
 AS_OF = 1_440_000_000_000
@@ -69,6 +72,41 @@ def test_an_artifact_is_read_back_by_the_next_task(home: Home, tmp_path: Path, m
     assert (artifact.size, artifact.as_of) == (10, AS_OF)
     assert client(home).get_run(later.run_id).data.tags["input.Backup"] == artifact.digest
     assert not list(tmp_path.iterdir())
+
+
+def test_without_a_server_an_artifact_is_read_where_it_lies(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow's own way copies it into the folder of temporary files and leaves it there."""
+    with home.task("backup_mysql") as run:
+        artifact = stored(run)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with home.task("evaluate_recall", [artifact]) as later:
+        assert later.fetch(artifact) == home.stored(artifact)
+    assert tracking.parts(artifact.uri, ["file.txt"], tmp_path / "copies") == home.stored(artifact)
+    assert not list(tmp_path.iterdir())
+
+
+def test_from_a_server_the_wanted_parts_of_an_artifact_are_copied(
+    new_home: Callable[[], Home], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = new_home().path
+    with serving(path) as address:
+        home = Home(path, {"MLFLOW_TRACKING_URI": address})
+        with home.task("backup_mysql") as run:
+            folder = run.work / "thing"
+            for name in ("cuts/1/a", "cuts/1/b", "cuts/2/c", "d"):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_text(name)
+            artifact = Backup(**run.store(folder, AS_OF), file="d")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        some = tracking.parts(artifact.uri, ["cuts/1", "d"], tmp_path / "some")
+        whole = tracking.parts(artifact.uri, [], tmp_path / "whole")
+        with pytest.raises(BadData, match="run the task that made it again"):
+            tracking.parts(artifact.uri, ["cuts/3"], tmp_path / "none")
+    found = {one.relative_to(some).as_posix(): one.read_text() for one in some.rglob("*") if one.is_file()}
+    assert found == {name: name for name in ("cuts/1/a", "cuts/1/b", "d")}
+    assert storage.folder_digest(whole)[0] == artifact.digest
 
 
 def test_a_changed_byte_is_refused_with_both_digests(home: Home) -> None:

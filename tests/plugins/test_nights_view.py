@@ -1,18 +1,13 @@
 """The view Nights, as Airflow's own application serves it: who may see it, and what a real MLflow server has."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from tests.airflow_env import in_airflow
+from tests.mlflow_server import serving
 from tests.world import Home
 
 HOSTILE = "<script>alert(1)</script>"
@@ -57,29 +52,8 @@ def night(new_home: Callable[[], Home], tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture(scope="module")
 def mlflow(night: tuple[Home, str]) -> Iterator[str]:
     """The address of a real server on the home's store."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    store = ["--backend-store-uri", night[0].environment["MLFLOW_TRACKING_URI"]]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with subprocess.Popen([*command, *store], env=environment, start_new_session=True) as server:
-        try:
-            _wait(f"http://127.0.0.1:{port}/health")
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            os.killpg(server.pid, 15)
-
-
-def _wait(url: str) -> None:
-    end = time.monotonic() + 120
-    while True:
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-            return
-        except OSError:
-            assert time.monotonic() < end, f"{url} does not answer"
-            time.sleep(0.5)
+    with serving(night[0].path) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
