@@ -90,8 +90,9 @@ def test_the_history_is_what_the_events_say(night: Night, shop: Path, capsys: py
         pl.col("visitorid") == one, pl.col("timestamp") < night.artifacts["dataset"].as_of
     )
     expected = rows.select("itemid", "event", "timestamp").unique().rows()
-    assert 1 < len(found) == len(expected) <= 50
-    assert {(did["item"], did["event"], did["time"]) for did in found} == set(expected)
+    assert 1 < len(found) == min(len(expected), 50)
+    newest = sorted(expected, key=lambda row: row[2])[-len(found) :]
+    assert {(did["item"], did["event"], did["time"]) for did in found} == set(newest)
     times = [did["time"] for did in found]
     assert times == sorted(times, reverse=True)
 
@@ -160,7 +161,7 @@ def test_nothing_is_copied_where_there_is_no_server(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert asked(capsys, known(night)[0])[0] == 0
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not list(tmp_path.iterdir())
 
 
 def test_files_that_were_removed_are_told(night: Night, capsys: pytest.CaptureFixture[str]) -> None:
