@@ -1,20 +1,18 @@
-"""The view *Nights* of Airflow's UI: what became of each night, and its morning page, as MLflow's server has them.
-
-Airflow serves a plugin's application to anybody who asks: every route of this one wants a person who may read DAGs.
-"""
+"""The view *Nights* of Airflow's UI: what became of each night, and its morning page, as MLflow's server has them."""
 
 import json
 import os
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import cache
 from html import escape
 from typing import Any
 from urllib.parse import quote, urlencode
 from urllib.request import Request, urlopen
 
 from airflow.plugins_manager import AirflowPlugin
+
+from nightjar import pages
 
 PREFIX = "/nightjar/nights"
 EXPERIMENT = "nightjar"
@@ -23,12 +21,6 @@ SHOWN = 100
 PATIENCE = 20.0
 """Seconds that MLflow may take to answer."""
 RUN_ID = re.compile("[0-9a-f]{32}")
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'"
-STYLE = (
-    ":root { color-scheme: light dark } body { font: 15px/1.5 system-ui, sans-serif; margin: 1.5rem }"
-    " table { border-collapse: collapse } th, td { text-align: left; padding: .3rem 1rem .3rem 0; vertical-align: top;"
-    " border-bottom: 1px solid #8886 } td { font-variant-numeric: tabular-nums }"
-)
 
 
 def listed(nights: list[dict[str, Any]]) -> str:
@@ -36,7 +28,7 @@ def listed(nights: list[dict[str, Any]]) -> str:
     rows = "".join(_row(night) for night in nights)
     head = "".join(f"<th>{name}</th>" for name in ("begun, UTC", "as of", "state", "verdict", "why", ""))
     body = f"<table><tr>{head}</tr>{rows}</table>" if nights else "<p>There is no night yet.</p>"
-    return f'<!DOCTYPE html><meta charset="utf-8"><title>Nights</title><style>{STYLE}</style><h1>Nights</h1>{body}'
+    return pages.page("Nights", body)
 
 
 def _row(night: dict[str, Any]) -> str:
@@ -83,16 +75,13 @@ def _nights() -> list[dict[str, Any]]:
     return runs
 
 
-@cache
-def _application() -> Any:
-    """Made at the first request: each process of Airflow reads this file, and only one serves pages."""
-    from airflow.api_fastapi.core_api.security import requires_access_dag
-    from fastapi import Depends, FastAPI, HTTPException
+def _add_routes(application: Any) -> None:
+    from fastapi import HTTPException
     from fastapi.responses import HTMLResponse
 
     def answered(make: Callable[[], str]) -> HTMLResponse:
         try:
-            return HTMLResponse(make(), headers={"Content-Security-Policy": POLICY})
+            return HTMLResponse(make(), headers=pages.HEADERS)
         except OSError as error:
             raise HTTPException(502, f"MLflow: {error}") from None
 
@@ -105,22 +94,11 @@ def _application() -> Any:
         asked = urlencode({"path": PAGE, "run_uuid": run_id})
         return answered(lambda: _mlflow(f"get-artifact?{asked}").decode())
 
-    made = FastAPI(dependencies=[Depends(requires_access_dag("GET"))], docs_url=None, redoc_url=None, openapi_url=None)
-    made.get("/")(every_night)
-    made.get("/{run_id}")(morning_page)
-    return made
+    application.get("/")(every_night)
+    application.get("/{run_id}")(morning_page)
 
 
-async def application(
-    scope: MutableMapping[str, Any],
-    receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
-    send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
-) -> None:
-    """What Airflow mounts."""
-    await _application()(scope, receive, send)
-
-
-APPS: list[Any] = [{"app": application, "url_prefix": PREFIX, "name": "nights"}]
+APPS: list[Any] = [{"app": pages.application(_add_routes), "url_prefix": PREFIX, "name": "nights"}]
 VIEWS: list[Any] = [{"name": "Nights", "href": f"{PREFIX}/", "destination": "nav", "url_route": "nights"}]
 
 
