@@ -1,6 +1,6 @@
 # make help lists the targets.  Relative paths are relative to where you ran make.
 .DEFAULT_GOAL := help
-.PHONY: help setup run backfill recommendations rollback prune up down compose-up compose-down restore test test-ui lint bench lock clean
+.PHONY: help setup run backfill recommendations visitor rollback prune up down compose-up compose-down restore test test-ui lint bench lock clean
 
 NAME ?= night
 TASKS := .venv/tasks/bin
@@ -22,6 +22,9 @@ backfill: setup  ## runs one night a day, FROM=2015-08-01 TO=2015-08-14, of DATA
 
 recommendations: setup  ## writes what is in force to OUT=recs.parquet, or the generation GENERATION=…
 	@$(ENV) $(TASKS)/python -m tasks.recommendations "$${OUT:-recs.parquet}" $${GENERATION:+--generation "$$GENERATION"}
+
+visitor: setup  ## shows what visitor ID=257597 did, gets and why, of what is in force or of GENERATION=…
+	@$(ENV) $(TASKS)/python -m tasks.visitor "$$ID" $${GENERATION:+--generation "$$GENERATION"}
 
 rollback: setup  ## puts the generation before, or TO=generation, and its champions back in force
 	@$(ENV) $(TASKS)/python -m tasks.rollback $${TO:+--to "$$TO"}

@@ -3,6 +3,7 @@
 import pytest
 from playwright.sync_api import Page, expect
 
+from tasks import publication
 from tasks.contracts import TASKS
 from tests.ui import airflow_ui as ui
 from tests.ui.conftest import World
@@ -77,8 +78,21 @@ def test_the_morning_page_of_a_night_opens_inside_airflow(world: World, page: Pa
     ui.shoot(page, world.screenshots, "morning-page")
 
 
-def test_a_stranger_sees_no_night(stranger: Page) -> None:
-    assert stranger.request.get("/nightjar/nights/").status == 401
+def test_one_visitor_is_looked_up_inside_airflow(world: World, page: Page) -> None:
+    published = publication.Store(world.home / "recommendations.db").read(None)
+    visitor, first = published["visitorid"][0], published["itemid"][0]
+    page.goto("/plugin/visitor")
+    view = page.frame_locator("iframe")
+    view.get_by_label("visitorid").fill(str(visitor))
+    view.get_by_role("button", name="Show").click()
+    expect(view.get_by_text("The same list as is published.")).to_be_visible()
+    expect(view.get_by_role("row").nth(1)).to_contain_text(f"1{first}")
+    ui.shoot(page, world.screenshots, "one-visitor")
+
+
+def test_a_stranger_sees_no_night_and_no_visitor(stranger: Page) -> None:
+    for view in ("nights", "visitor"):
+        assert stranger.request.get(f"/nightjar/{view}/").status == 401
 
 
 def test_a_backfill_of_three_days_from_the_form(world: World, page: Page) -> None:
