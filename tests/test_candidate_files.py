@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from tasks.candidate_files import BLOCKS, SCORED, read_blocks, write_blocks
+from tasks.candidate_files import BLOCKS, SCORED, read_blocks, read_list, write_blocks
 from tasks.recsys.candidates import SOURCES, Candidates
 
 
@@ -48,6 +48,19 @@ def test_a_list_without_a_pair_is_left_out(tmp_path: Path) -> None:
     assert lists.tolist() == [5, 7]
     assert sorted(set(pairs.row.tolist())) == [0, 1]
     assert pairs.item.tolist() == some.pairs().item.tolist()
+
+
+def test_one_list_is_read_by_its_number_wherever_it_lies(tmp_path: Path) -> None:
+    blocks = [block(seed, 3) for seed in range(BLOCKS + 2)]
+    ids = np.arange(5, 5 + 3 * len(blocks), dtype=np.int32)
+    write_blocks(tmp_path / "c", ids, blocks)
+    for at in (0, 4, 3 * BLOCKS, len(ids) - 1):
+        pairs, expected = read_list(tmp_path / "c", int(ids[at])), blocks[at // 3].pairs()
+        expected = expected.where(expected.row == at % 3)
+        assert pairs.row.tolist() == [0] * len(expected)
+        for name in ("item", "place", "rank", "score"):
+            np.testing.assert_array_equal(getattr(pairs, name), getattr(expected, name))
+    assert len(read_list(tmp_path / "c", 4)) == 0
 
 
 def test_the_same_candidates_give_the_same_bytes(tmp_path: Path) -> None:

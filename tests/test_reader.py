@@ -55,6 +55,15 @@ def test_lists_of_some_visitors_are_as_long_as_asked_and_strangers_are_shown_the
     assert reader.lists_of(store, "a", asked[:0], 2).shape == (0, 2)
 
 
+def test_a_list_of_any_generation_has_its_number_and_scores(store: Store) -> None:
+    write(store, "a", 1, [[1, 2], []], [10, 20])
+    write(store, "b", 2, [[3]], [20])
+    assert reader.published(store, "a", 10) == (0, [1, 2], [0.5, 0.333333])
+    assert reader.published(store, "a", 20) == (1, [], [])
+    assert reader.published(store, "b", 20) == (0, [3], [0.5])
+    assert reader.published(store, "b", 10) is None
+
+
 def test_more_visitors_than_one_statement_may_name(store: Store) -> None:
     many = reader.ASKED_AT_ONCE * 2 + 1
     write(store, "a", 1, [[visitor, 1] for visitor in range(many)], list(range(many)))
