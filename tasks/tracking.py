@@ -249,7 +249,7 @@ def _lying(uri: str) -> Path:
     """Where runs:/RUN/PATH lies on this machine.  MLflow resolves a runs:/ address by a copy that nobody removes."""
     run_id, _, path = uri.removeprefix("runs:/").partition("/")
     root = _connect()[0].get_run(run_id).info.artifact_uri
-    return Path(get_artifact_repository(root).download_artifacts(path))
+    return Path(get_artifact_repository(root).download_artifacts(path))  # type: ignore[no-untyped-call]
 
 
 def connect() -> MlflowClient:
