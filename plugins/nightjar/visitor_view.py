@@ -21,6 +21,8 @@ PREFIX = "/nightjar/visitor"
 VISITOR = re.compile("[0-9]{1,18}")
 PATIENCE = 120.0
 """Seconds that a look-up may take."""
+SHOWN = 10
+"""Interactions of a visitor."""
 ONE_AT_A_TIME = Lock()
 """Each reads a shard of candidates into memory."""
 
@@ -57,15 +59,15 @@ def told(found: Found) -> str:
     if not found["known"]:
         items = ", ".join(map(str, found["default"]))
         return f"<p>{escape(about)}</p><p>Not known: no interaction before that instant. Gets {escape(items)}, …</p>"
-    did = [[_minute(one["time"]), one["event"], one["item"]] for one in found["history"]]
+    did = [_cells([_minute(one["time"]), one["event"], one["item"]]) for one in found["history"][:SHOWN]]
     after = found["length"]
     same = f"NOT THE PUBLISHED LIST: {found['differs']}" if found["differs"] else "The same list as is published."
     return "".join(
         [
             f"<p>{escape(about)} <strong>{escape(same)}</strong></p>",
+            f"<h2>Did, the newest first, {len(found['history'])} in all</h2>{_table(['UTC', 'event', 'item'], did)}",
             f"<h2>Gets {after} items; the first {len(found['listed'])}</h2>{_ranked(found['listed'], 1)}",
             f"<h2>Just missed the list</h2>{_ranked(found['missed'], after + 1)}" if found["missed"] else "",
-            f"<h2>Did, the newest first</h2>{_table(['UTC', 'event', 'item'], [_cells(row) for row in did])}",
         ]
     )
 
@@ -89,7 +91,7 @@ def _ranked(candidates: Sequence[Found], first: int) -> str:
 
 
 def _reason(reason: Found) -> str:
-    value = "missing" if reason["value"] is None else f"{reason['value']:.6g} {reason['unit']}"
+    value = "missing" if reason["value"] is None else f"{reason['value']:.6g} ({reason['unit']})"
     return f"<small>{reason['moved']:+.4f} {escape(reason['meaning'])}: {escape(value)}</small>"
 
 

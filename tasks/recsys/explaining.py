@@ -75,7 +75,7 @@ def _reasons(row: Floats, moved: npt.NDArray[np.float64]) -> tuple[Reason, ...]:
     return tuple(
         Reason(
             names[at],
-            FEATURES[names[at]].meaning,
+            FEATURES[names[at]].meaning.partition("; missing")[0],
             FEATURES[names[at]].unit,
             None if np.isnan(row[at]) else float(row[at]),
             float(moved[at]),

@@ -84,7 +84,7 @@ def test_an_id_that_is_no_whole_number_is_refused(answers: dict[str, Any], path:
 def test_a_known_visitor_s_list_has_sources_and_reasons(answers: dict[str, Any]) -> None:
     page = answers["told"]
     assert "<td>1</td><td>77</td><td>1.2500</td><td>3</td><td>own_history 2</td>" in page
-    assert "<small>+0.5000 &lt;script&gt;alert(1)&lt;/script&gt;: 3 from 1</small>" in page
+    assert "<small>+0.5000 &lt;script&gt;alert(1)&lt;/script&gt;: 3 (from 1)</small>" in page
     assert "<small>-0.2500 price: missing</small>" in page
     assert "<td>51</td><td>88</td>" in page
     assert "<td>2015-09-11 19:33</td><td>addtocart</td><td>11</td>" in page
