@@ -73,16 +73,16 @@ def train_two_tower(dataset: Dataset, config: TrainTwoTowerConfig, run: TaskRun)
         for name, cut in zip(FITS, (dataset.first_cut, dataset.second_cut, dataset.as_of), strict=True)
     ]
     with side_by_side.processes(apart=len(interactions) >= WORTH_PROCESSES) as start:
-        first, last = start(_fit, plans[0], recipe.max_epochs), start(_fit, plans[2], recipe.max_epochs)
+        first, *later = [start(_fit, plan, recipe.max_epochs) for plan in plans]
         _write_neighbours(out, interactions, dataset)
         chosen = first.wait()
-        if chosen.epochs != recipe.max_epochs:  # rare where it is worth processes: the last one was begun in vain
-            last.cancel()
-            _forget(plans[2].checkpoint)
-            last = start(_fit, plans[2], chosen.epochs)
-        second = start(_fit, plans[1], chosen.epochs)
+        if chosen.epochs != recipe.max_epochs:  # rare where it is worth processes: the others were begun in vain
+            for call, plan in zip(later, plans[1:], strict=True):
+                call.cancel()
+                _forget(plan.checkpoint)
+            later = [start(_fit, plan, chosen.epochs) for plan in plans[1:]]
         shifts = _calibrate(plans[0])
-        fitted = [chosen, second.wait(), last.wait()]
+        fitted = [chosen, *(call.wait() for call in later)]
     torch.set_num_threads(os.cpu_count() or 1)
     for plan in plans:
         _write_tower(plan, shifts)
