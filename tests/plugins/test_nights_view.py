@@ -11,6 +11,7 @@ from tests.mlflow_server import serving
 from tests.world import Home
 
 HOSTILE = "<script>alert(1)</script>"
+REALISED, SIMPLE = "recall_at_50", "own_history_then_popular.recall_at_50"
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +24,10 @@ def night(new_home: Callable[[], Home], tmp_path_factory: pytest.TempPathFactory
         run.attach(folder, run_id=run.night)
         about = {"verdict": "held", "reason": HOSTILE, "as_of": "1442016000000", "report": "report/report.html"}
         run.tags(about, run_id=run.night)
-    with home.task("prepare_data", run_id="manual__2"):
-        pass
+        run.metrics({f"realised.{REALISED}": 0.25, f"realised.{SIMPLE}": 0.125}, run_id=run.night)
+    with home.task("prepare_data", run_id="manual__2") as other:
+        other.tags({"as_of": "1442102400000"}, run_id=other.night)
+        other.metrics({f"realised.{REALISED}": 0.5, f"realised.{SIMPLE}": 0.25}, run_id=other.night)
     return home, run.night
 
 
@@ -69,6 +72,9 @@ def test_the_nights_are_listed_with_verdict_and_page(answers: dict[str, Any], ni
     assert "2015-09-12 00:00" in page and "<td>held</td>" in page
     assert HOSTILE not in page and "&lt;script&gt;" in page
     assert page.count("morning page") == 1 and f'href="/nightjar/nights/{night[1]}"' in page
+    assert "<td>0.2500</td>" in page and "<td>0.5000</td>" in page
+    assert 'points="0.0,45.0 640.0,0.0"' in page, "the lists: half the way up, then the top"
+    assert 'points="0.0,67.5 640.0,45.0"' in page, "the simple method, half as good"
     assert "default-src 'none'" in policy
 
 
