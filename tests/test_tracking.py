@@ -74,13 +74,10 @@ def test_an_artifact_is_read_back_by_the_next_task(home: Home, tmp_path: Path, m
     assert not list(tmp_path.iterdir())
 
 
-def test_without_a_server_an_artifact_is_read_where_it_lies(
-    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_server_an_artifact_is_read_where_it_lies(home: Home, tmp_path: Path) -> None:
     """MLflow's own way copies it into the folder of temporary files and leaves it there."""
     with home.task("backup_mysql") as run:
         artifact = stored(run)
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with home.task("evaluate_recall", [artifact]) as later:
         assert later.fetch(artifact) == home.stored(artifact)
     assert tracking.parts(artifact.uri, ["file.txt"], tmp_path / "copies") == home.stored(artifact)

@@ -1,7 +1,10 @@
 """`make visitor`: what one visitor did, gets and why, from a real small night."""
 
 import json
+import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -156,11 +159,10 @@ def test_an_empty_home_is_told(home: Home, capsys: pytest.CaptureFixture[str]) -
     assert code == 64 and "nothing was published yet" in said
 
 
-def test_nothing_is_copied_where_there_is_no_server(
-    night: Night, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    assert asked(capsys, known(night)[0])[0] == 0
+def test_nothing_is_copied_where_there_is_no_server(night: Night, tmp_path: Path) -> None:
+    """By a process of its own, whose folder of temporary files is empty before and after."""
+    command = [sys.executable, "-m", "tasks.visitor", str(known(night)[0])]
+    subprocess.run(command, env={**os.environ, "TMPDIR": str(tmp_path)}, check=True, stdout=subprocess.DEVNULL)
     assert not list(tmp_path.iterdir())
 
 

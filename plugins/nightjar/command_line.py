@@ -1,4 +1,4 @@
-"""What the scripts of `bin/` share: a refusal in one line, and the run's parameters from the words of a person.
+"""What the scripts of `bin/` share: the DAG's name, a refusal in one line, the run's parameters from a person's words.
 
 Standard library only: the scripts run outside Airflow's environment.
 """
@@ -6,6 +6,8 @@ Standard library only: the scripts run outside Airflow's environment.
 import json
 from pathlib import Path
 from typing import Any
+
+DAG = "nightly_retraining"
 
 
 class Refused(Exception):

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from nightjar.command_line import Refused
+from nightjar.command_line import DAG, Refused
 
-DAG = "nightly_retraining"
 POLL_SECONDS = 2.0
 END_SECONDS = 120.0
 """After which what was stopped must have ended."""

@@ -103,7 +103,7 @@ def _told(instant: int) -> str:
 
 
 def _rolled_back(facts: Facts) -> str:
-    return "this generation was rolled back; force_reason, or make rollback TO=, puts it back" * facts.rolled_back
+    return "this generation was rolled back; force_reason, or a rollback to it, puts it back" * facts.rolled_back
 
 
 def _suspect(facts: Facts) -> list[str]:
