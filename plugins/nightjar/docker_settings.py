@@ -17,7 +17,8 @@ SECRETS = f"{WORK}/secrets"
 OUT_OF_MEMORY = "OOMKilled"
 """How the last line of a task begins that is known to have reached its memory limit."""
 PASSED_ON = re.compile(
-    r"(MLFLOW_|NIGHTJAR_RECOMMENDATIONS|NIGHTJAR_MYSQL_|NIGHTJAR_BACKUP_|OMP_)\w*|AWS_REGION|AWS_ENDPOINT_URL"
+    r"(MLFLOW_|NIGHTJAR_RECOMMENDATIONS|NIGHTJAR_MYSQL_|NIGHTJAR_BACKUP_|OMP_)\w*|"
+    r"AWS_DEFAULT_REGION|AWS_ENDPOINT_URL|AWS_SHARED_CREDENTIALS_FILE"
 )
 """Variables of the scheduler's environment that are the task's business.  None of them holds a secret."""
 UNITS = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}

@@ -20,7 +20,8 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def images() -> str:
     """Builds every image of this tree; returns their tag."""
-    subprocess.run([REPO / "bin" / "images"], env={**os.environ, "NIGHTJAR_VERSION": TAG}, check=True)
+    chosen = {"NIGHTJAR_VERSION": TAG, "COMPOSE_PROFILES": "object-store"}
+    subprocess.run([REPO / "bin" / "images"], env={**os.environ, **chosen}, check=True)
     return TAG
 
 
