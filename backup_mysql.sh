@@ -43,11 +43,13 @@ DAILY=${NIGHTJAR_BACKUP_DAILY:-7} WEEKLY=${NIGHTJAR_BACKUP_WEEKLY:-4}
 MEMORY=${NIGHTJAR_BACKUP_BUFFER:-128M} # of the throw-away server
 WORK=
 SERVER=
+PARTIAL=
 
 tidy() {
     code=$?
     [ -z "$SERVER" ] || { kill -KILL "$SERVER" && wait "$SERVER"; } 2> /dev/null || :
     [ -z "$WORK" ] || rm -rf "$WORK"
+    [ -z "$PARTIAL" ] || rm -f "$PARTIAL"
     exit "$code"
 }
 trap tidy EXIT
@@ -70,12 +72,15 @@ run_client() {
     why=$(tail -n 1 "$WORK/errors")
     case $why in
         *"Access denied"* | *"(1044)"* | *"(1045)"*) say "$HOST:$PORT: $why; is it the right secret?" && return 77 ;;
-        *"No space left"* | *"rrcode: 28"* | *"rrno 28"*) say "$tool: $why; make room" && return 74 ;;
-        *"(2002)"* | *"(2003)"* | *"(2005)"* | *"(2006)"* | *"(2013)"* | *"ost connection"* | *"gone away"* | *"an't connect"* | *"(1053)"*)
+        *"No space left"* | *"rrcode: 28"* | *"rrno 28"* | *" is full"*) say "$tool: $why; make room" && return 74 ;;
+        *"(2002)"* | *"(2003)"* | *"(2005)"* | *"(2006)"* | *"(2013)"* | *"ost connection"* | *"gone away"* | *"an't connect"* | *"nknown MySQL server host"* | *"(1053)"*)
             say "$HOST:$PORT does not answer, or no more: $why" && return 75 ;;
         *) say "$tool ended with $code: $why" && return 70 ;;
     esac
 }
+
+# room PLACE: there is some; where there is next to none, what a file that was cut makes the tools say is beside the point.
+room() { [ "$(df -Pk "$1" | awk 'END {print $4}')" -gt 16384 ]; }
 
 newer() { [ "$1" != "$2" ] && [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | tail -n 1)" = "$1" ]; }
 release() { sed -n 's/.*[^0-9]\([0-9][0-9]*\.[0-9][0-9]*\)\.[0-9].*/\1/p;q'; }
@@ -86,6 +91,7 @@ prepare() {
     done
     { mkdir -p "$BACKUP" 2> /dev/null && [ -w "$BACKUP" ]; } || die 74 "cannot write to $BACKUP; it belongs to another user?"
     WORK=$(mktemp -d) || die 74 "cannot write to ${TMPDIR:-/tmp}"
+    room "$WORK" || die 74 "no room in $WORK: expected that of the dump and of a copy of the databases; make some"
     options backup mysql_backup
     VERSION=$(ask "SELECT version()") || exit $?
     TOOL=$(mysqldump --version | release)
@@ -111,7 +117,7 @@ dump() {
     run_client "$WORK/backup.cnf" mysqldump --single-transaction --quick --routines --triggers --events \
         --no-tablespaces --set-gtid-purged=OFF --hex-blob --databases $DATABASES > "$WORK/dump.sql" || {
         code=$?
-        [ -s "$WORK/errors" ] || [ "$(df -P "$WORK" | awk 'END {print $4}')" -gt 1024 ] || code=74
+        room "$WORK" || die 74 "no room in $WORK for the dump"
         return $code
     }
     complete "$WORK/dump.sql" || die 65 "the dump is cut: it does not end with '-- Dump completed' ($(wc -c < "$WORK/dump.sql") bytes)"
@@ -148,9 +154,13 @@ throw_away() {
     return 1
 }
 throw_away_ends() {
-    kill "$SERVER" && wait "$SERVER" || :
+    [ -z "$SERVER" ] || { kill "$SERVER" && wait "$SERVER"; } || :
     SERVER=
     rm -rf "$WORK/data"
+}
+not_proven() {
+    room "$WORK" || die 74 "no room in $WORK for the copy that a dump has to prove itself by: $why"
+    throw_away_ends
 }
 
 # proven ARCHIVE: restored into a throw-away server it has the tables, rows and checksums of its manifest.  Else: why.
@@ -158,11 +168,11 @@ proven() {
     why="it is no archive of a dump and a manifest"
     tar -xzOf "$1" manifest.json > "$WORK/manifest.json" 2> /dev/null || return 1
     awk -F '[":, {}]+' '/"still"/ {print $3 "\t" $5 "\t" $7 "\t" $9 "\t" $11}' "$WORK/manifest.json" | sort > "$WORK/promised"
-    throw_away || { why="the throw-away server did not start: $why"; return 1; }
+    throw_away || { why="the throw-away server did not start: $why"; not_proven; return 1; }
     why="MySQL refused to restore it"
     tar -xzOf "$1" dump.sql | mysql --defaults-file="$WORK/own.cnf" 2> "$WORK/errors" ||
-        { why="$why: $(tail -n 1 "$WORK/errors")"; throw_away_ends; return 1; }
-    measure "$WORK/own.cnf" | sort > "$WORK/restored" || { throw_away_ends; return 1; }
+        { why="$why: $(tail -n 1 "$WORK/errors")"; not_proven; return 1; }
+    measure "$WORK/own.cnf" | sort > "$WORK/restored" || { not_proven; return 1; }
     throw_away_ends
     why=$(awk -F '\t' 'NR == FNR {rows[$1 "." $2] = $3; sum[$1 "." $2] = $4; next}
         !(($1 "." $2) in rows) {print "table " $1 "." $2 " is missing"; exit}
@@ -199,10 +209,10 @@ rotate() {
 }
 
 backup() {
-    local began made name partial
+    local began made name
     began=$(date +%s) made=$(date -u +%Y%m%dT%H%M%SZ)
     name=nightjar-$made${1:-}.tar.gz
-    partial=$BACKUP/$name.partial
+    PARTIAL=$BACKUP/$name.partial
     find "$BACKUP" -maxdepth 1 -name '*.partial' -mtime +0 -delete # of a backup that was killed; a younger one may be at work
     measure "$WORK/backup.cnf" > "$WORK/before" || exit $?
     [ -s "$WORK/before" ] || die 65 "there is no table in $DATABASES at $HOST:$PORT: nothing was dumped"
@@ -210,16 +220,17 @@ backup() {
     measure "$WORK/backup.cnf" > "$WORK/after" || exit $?
     manifest "$made" > "$WORK/manifest.json"
     say "dumped $DATABASES of MySQL $VERSION: $(wc -l < "$WORK/after") tables, $(wc -c < "$WORK/dump.sql") bytes, $(($(date +%s) - began)) s"
-    tar -C "$WORK" -c manifest.json dump.sql 2> "$WORK/errors" | gzip -1 > "$partial" 2>> "$WORK/errors" ||
-        { rm -f "$partial"; die 74 "cannot write $partial: $(tail -n 1 "$WORK/errors")"; }
+    tar -C "$WORK" -c manifest.json dump.sql 2> "$WORK/errors" | gzip -1 2>> "$WORK/errors" > "$PARTIAL" ||
+        die 74 "cannot write $PARTIAL: $(tail -n 1 "$WORK/errors")"
     rm -f "$WORK/dump.sql"
-    proven "$partial" || {
-        mv "$partial" "$BACKUP/$name.suspect"
+    proven "$PARTIAL" || {
+        mv "$PARTIAL" "$BACKUP/$name.suspect"
         die 70 "$name is not good: $why; set aside as $BACKUP/$name.suspect, the older ones stay as they are"
     }
-    SUM=$(sha256sum < "$partial" | cut -d ' ' -f 1)
-    sync "$partial" 2> /dev/null || sync
-    { printf '%s  %s\n' "$SUM" "$name" > "$BACKUP/$name.sha256" && mv "$partial" "$BACKUP/$name"; } || die 74 "cannot write to $BACKUP"
+    SUM=$(sha256sum < "$PARTIAL" | cut -d ' ' -f 1)
+    sync "$PARTIAL" 2> /dev/null || sync
+    { printf '%s  %s\n' "$SUM" "$name" > "$BACKUP/$name.sha256" && mv "$PARTIAL" "$BACKUP/$name"; } 2> "$WORK/errors" ||
+        { rm -f "$BACKUP/$name.sha256"; die 74 "cannot write to $BACKUP: $(tail -n 1 "$WORK/errors")"; }
     NAME=$name SIZE=$(wc -c < "$BACKUP/$name")
     say "restored into a throw-away server, counts and checksums agree: $BACKUP/$NAME, $SIZE bytes, $(($(date +%s) - began)) s"
 }

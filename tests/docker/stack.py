@@ -29,6 +29,7 @@ class Stack:
         self.environment = {
             **os.environ,
             "COMPOSE_ENV_FILES": str(folder / "env"),
+            "COMPOSE_FILE": "docker-compose.yml:tests/docker/no-schedule.yml",
             "NIGHTJAR_PROJECT": self.project,
             "NIGHTJAR_VERSION": tag,
             "NIGHTJAR_SECRETS": str(self.secrets),
@@ -44,7 +45,7 @@ class Stack:
     # --- docker ---------------------------------------------------------------------------------------------------
 
     def up(self) -> str:
-        return self._run(REPO / "bin" / "compose-up").stdout
+        return self.attempt(REPO / "bin" / "compose-up", check=True).stdout
 
     def down(self) -> None:
         for container in self.task_containers(all_of_them=True):
@@ -54,10 +55,10 @@ class Stack:
         subprocess.run(command, cwd=REPO, env=filled, check=False, capture_output=True)
 
     def compose(self, *arguments: str, check: bool = True) -> str:
-        return self._run("docker", "compose", *arguments, check=check).stdout
+        return self.attempt("docker", "compose", *arguments, check=check).stdout
 
     def docker(self, *arguments: str, check: bool = True) -> str:
-        return self._run("docker", *arguments, check=check).stdout
+        return self.attempt("docker", *arguments, check=check).stdout
 
     def task_containers(self, task: str = "", *, all_of_them: bool = False) -> list[str]:
         """Ids of this stack's task containers that run, or of all."""
@@ -66,17 +67,23 @@ class Stack:
         return self.docker("ps", "--quiet", "--no-trunc", *filters, *(["--all"] if all_of_them else [])).split()
 
     def backup_script(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        return self._run(REPO / "backup_mysql.sh", *arguments, check=False)
+        return self.attempt(REPO / "backup_mysql.sh", *arguments)
 
     def tool(self, *command: str, mount: str = "") -> "subprocess.CompletedProcess[str]":
         """A command of a person in the service `tasks`."""
         mounts = ["--volume", mount] if mount else []
-        return self._run("docker", "compose", "run", "--rm", "-T", *mounts, "tasks", *command, check=False)
+        return self.attempt("docker", "compose", "run", "--rm", "-T", *mounts, "tasks", *command)
+
+    def backup_shell(self, command: str, *options: str) -> "subprocess.CompletedProcess[str]":
+        """A shell command in the image of the backup, as the stack runs it, with the backup volume at /backup."""
+        run = ("docker", "compose", "--profile", "tools", "run", "--rm", "-T", "--entrypoint", "sh")
+        return self.attempt(*run, *options, "mysql-backup", "-ec", command)
 
     def secret(self, name: str) -> str:
         return (self.secrets / name).read_text().strip()
 
-    def _run(self, *command: str | Path, check: bool = True) -> "subprocess.CompletedProcess[str]":
+    def attempt(self, *command: str | Path, check: bool = False) -> "subprocess.CompletedProcess[str]":
+        """Runs a command where the stack's own variables are set."""
         ran = subprocess.run(command, cwd=REPO, env=self.environment, text=True, capture_output=True, check=False)
         assert not check or ran.returncode == 0, f"{command}: {ran.returncode}\n{ran.stdout}\n{ran.stderr}"
         return ran
@@ -106,7 +113,7 @@ class Stack:
         return str(run["dag_run_id"])
 
     def open_for_nights(self) -> None:
-        """Switches the DAG on: its first night is that of the next midnight."""
+        """Switches the DAG on; it has no schedule here (no-schedule.yml)."""
         self.api("PATCH", f"/dags/{DAG}", {"is_paused": False})
 
     def tasks(self, run: str) -> list[dict[str, Any]]:

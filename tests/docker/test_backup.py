@@ -23,10 +23,10 @@ def made(stack: Stack) -> str:
 
 
 def in_volume(stack: Stack, command: str) -> str:
-    """A shell command with the backup volume at /backup."""
-    return stack.compose(
-        "--profile", "tools", "run", "--rm", "-T", "--entrypoint", "sh", "mysql-backup", "-ec", command
-    )
+    """What a shell command says, with the backup volume at /backup."""
+    ran = stack.backup_shell(command)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
 
 
 def files(stack: Stack) -> set[str]:
@@ -119,6 +119,134 @@ def test_a_wrong_password_is_its_own_exit_code_and_rotates_nothing(stack: Stack)
         stack.sql(f"ALTER USER 'backup'@'%' IDENTIFIED BY '{secret}'", user="root", database="mysql")
     assert ran.returncode == 77 and "Access denied" in ran.stderr, ran.stderr
     assert files(stack) == before
+
+
+SHIM = """
+cat > /scratch/mysqldump << 'END'
+#!/bin/sh
+[ "$1" != --version ] || exec /usr/bin/mysqldump --version
+{}
+END
+chmod +x /scratch/mysqldump
+export PATH=/scratch:$PATH
+"""
+"""A mysqldump that goes wrong."""
+WITHOUT = "ln -s /usr/*bin/* /usr/local/bin/* /scratch/ 2> /scratch/twice || :; rm /scratch/mysqldump; PATH=/scratch"
+
+
+@pytest.mark.parametrize(
+    ("before", "options", "code", "words"),
+    [
+        (SHIM.format('/usr/bin/mysqldump "$@" | head -c 2000'), (), 65, "the dump is cut"),
+        (SHIM.format(":"), (), 65, "the dump is cut"),
+        ("", ("-e", "NIGHTJAR_BACKUP_DATABASES=nowhere"), 65, "there is no table in nowhere"),
+        (WITHOUT, (), 69, "mysqldump is not here"),
+        (
+            SHIM.replace("exec /usr/bin/mysqldump --version", "exec echo mysqldump Ver 8.0.40"),
+            (),
+            69,
+            "8.0 is older than",
+        ),
+        (
+            SHIM.format('/usr/bin/mysqldump "$@" | sed "s/^CREATE TABLE/CREATE TABEL/"'),
+            (),
+            70,
+            "MySQL refused to restore it",
+        ),
+        ("", ("-e", "NIGHTJAR_MYSQLD_ARGS=--no-such-word"), 70, "the throw-away server did not start"),
+        ("", ("-e", "NIGHTJAR_BACKUP=/proc"), 74, "cannot write to /proc"),
+        ("", ("-e", "NIGHTJAR_MYSQL_HOST=nowhere"), 75, "nowhere:3306 does not answer"),
+        ("", ("-e", "NIGHTJAR_MYSQL_PORT=1"), 75, "mysql:1 does not answer"),
+    ],
+)
+@pytest.mark.usefixtures("good")
+def test_what_fails_has_its_exit_code_and_leaves_the_older_ones(
+    stack: Stack, before: str, options: tuple[str, ...], code: int, words: str
+) -> None:
+    there = files(stack)
+    ran = stack.backup_shell(f"{before}\nexec backup_mysql.sh", "-e", "NIGHTJAR_BACKUP_DAILY=1", *options)
+    assert ran.returncode == code and words in ran.stderr, ran.stderr
+    now = set(in_volume(stack, "ls /backup; rm -f /backup/*.suspect").split())
+    assert there <= now, "rotated"
+    assert [Path(file).suffix for file in now - there] == ([".suspect"] if code == 70 else [])
+
+
+@pytest.fixture(scope="module")
+def good(stack: Stack) -> None:
+    """A backup of today, and older ones that the next one would rotate out."""
+    made(stack)
+    in_volume(stack, "for day in 1 2 3; do : > /backup/nightjar-2019010${day}T010203Z.tar.gz; done")
+
+
+@pytest.fixture(scope="module")
+def big(stack: Stack) -> Iterator[None]:
+    """A table of 32 MB, 64 in a dump."""
+    stack.sql("CREATE TABLE big (id INT AUTO_INCREMENT PRIMARY KEY, bytes_ LONGBLOB)", user="nightjar")
+    stack.sql("INSERT INTO big (bytes_) VALUES (repeat('x', 1000000))", user="nightjar")
+    for _ in range(5):
+        stack.sql("INSERT INTO big (bytes_) SELECT bytes_ FROM big", user="nightjar")
+    yield
+    stack.sql("DROP TABLE big", user="nightjar")
+
+
+@pytest.mark.parametrize(
+    ("place", "size", "words"),
+    [
+        ("/backup", "16k", "cannot write"),
+        ("/scratch/tmp", "1m", "no room in /scratch/tmp/"),
+        ("/scratch/tmp", "40m", "no room in /scratch/tmp/"),
+        ("/scratch/tmp", "120m", "for the copy that a dump has to prove itself by"),
+    ],
+)
+@pytest.mark.usefixtures("big")
+def test_a_full_disk_is_told_and_leaves_the_older_ones(stack: Stack, place: str, size: str, words: str) -> None:
+    older = "/backup/nightjar-20190101T010203Z.tar.gz"
+    key = stack.secrets / "mysql_backup"
+    ran = stack.attempt(
+        *("docker", "run", "--rm", "--network", stack.project, "--user", f"{key.stat().st_uid}:0"),
+        *("--volume", f"{key}:/run/secrets/mysql_backup:ro", "--tmpfs", "/backup:mode=1777"),
+        *("--tmpfs", f"{place}:size={size},mode=1777", "--entrypoint", "sh"),
+        *(f"nightjar/mysql-backup:{stack.environment['NIGHTJAR_VERSION']}", "-c"),
+        f"echo good > {older}; backup_mysql.sh; code=$?; ls /backup; exit $code",
+    )
+    assert ran.returncode == 74 and words in ran.stderr, ran.stderr
+    assert ran.stdout.split() == [Path(older).name]
+
+
+SLOW = """
+cat > /scratch/mysqldump << 'END'
+#!/bin/bash
+set -o pipefail
+[ "$1" != --version ] || exec /usr/bin/mysqldump --version
+/usr/bin/mysqldump "$@" | { head -c 5000000; sleep 10; cat; }
+END
+chmod +x /scratch/mysqldump
+export PATH=/scratch:$PATH
+"""
+
+
+@pytest.mark.usefixtures("big", "good")
+def test_a_connection_that_is_cut_during_the_dump_is_worth_a_retry(stack: Stack) -> None:
+    there = files(stack)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(stack.backup_shell, f"{SLOW}\nexec backup_mysql.sh")
+        while not running.done() and not cut(stack):
+            time.sleep(0.2)
+        ran = running.result()
+    assert ran.returncode == 75 and "does not answer, or no more" in ran.stderr, ran.stderr
+    assert files(stack) == there
+
+
+def cut(stack: Stack) -> bool:
+    """Whether a dump was at work on the big table, and is cut now."""
+    found = stack.sql(
+        "SELECT id FROM information_schema.processlist WHERE user = 'backup' AND info LIKE 'SELECT /*!%FROM `big`'",
+        user="root",
+        database="mysql",
+    )
+    for (one,) in found:
+        stack.sql(f"KILL {one}", user="root", database="mysql")
+    return bool(found)
 
 
 def test_rotation_keeps_days_and_weeks(stack: Stack) -> None:

@@ -82,9 +82,7 @@ def test_a_night_on_two_workers_that_share_no_disk(first: Stack, second: Stack) 
     script(first, UPLOAD)
     run = first.trigger(data="s3://nightjar/demo", profile="small", force_reason="the machines are new")
     here = mounted(first, [first.running_container("prepare_data"), *first.compose("ps", "--quiet").split()])
-    there = mounted(
-        first, [second.running_container("train_two_tower"), *second.compose("ps", "--quiet").split()]
-    )
+    there = mounted(first, [second.running_container("train_two_tower"), *second.compose("ps", "--quiet").split()])
     assert len(here) > 10 and len(there) > 10 and not here & there
     assert first.wait(run) == "success", first.told(run)
 
