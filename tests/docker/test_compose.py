@@ -1,6 +1,7 @@
 """The whole system in containers: a night by the REST API, its faults, its secrets."""
 
 import json
+import os
 import re
 import subprocess
 import time
@@ -261,6 +262,28 @@ def test_a_training_that_is_killed_and_mysql_that_restarts_are_survived(
     assert task["try_number"] == 2
     ((old,),) = stack.sql("SELECT count(*) FROM recommendations")
     assert old > 1_000
+
+
+@pytest.mark.skipif(
+    "NIGHTJAR_RESTART_ENGINE" not in os.environ, reason="NIGHTJAR_RESTART_ENGINE names no command that restarts the engine"
+)
+def test_a_reboot_of_the_machine_is_survived(stack: Stack, training: tuple[str, str]) -> None:
+    run, container = training
+    before = in_force(stack)
+    subprocess.run(os.environ["NIGHTJAR_RESTART_ENGINE"], shell=True, check=True)
+    assert stack.task_containers("train_two_tower") == [], "a task was started again by the engine"
+    end = time.monotonic() + 300
+    while True:
+        try:
+            stack.state(run)
+            break
+        except (OSError, AssertionError):
+            assert time.monotonic() < end, "the services did not come back by themselves"
+            time.sleep(2)
+    assert in_force(stack) == before
+    assert stack.wait(run) == "success", stack.told(run)
+    (task,) = [one for one in stack.tasks(run) if one["task_id"] == "train_two_tower"]
+    assert task["try_number"] == 2 and container not in stack.task_containers(all_of_them=True)
 
 
 def test_memory_that_runs_out_is_told_and_not_tried_again(stack: Stack) -> None:
