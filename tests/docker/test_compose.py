@@ -265,7 +265,7 @@ def test_a_training_that_is_killed_and_mysql_that_restarts_are_survived(
 
 
 @pytest.mark.skipif(
-    "NIGHTJAR_RESTART_ENGINE" not in os.environ, reason="NIGHTJAR_RESTART_ENGINE names no command that restarts the engine"
+    "NIGHTJAR_RESTART_ENGINE" not in os.environ, reason="NIGHTJAR_RESTART_ENGINE: no command restarts the engine"
 )
 def test_a_reboot_of_the_machine_is_survived(stack: Stack, training: tuple[str, str]) -> None:
     run, container = training
