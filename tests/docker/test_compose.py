@@ -264,6 +264,7 @@ def test_a_training_that_is_killed_and_mysql_that_restarts_are_survived(
     assert old > 1_000
 
 
+@pytest.mark.timeout(1_200)
 @pytest.mark.skipif(
     "NIGHTJAR_RESTART_ENGINE" not in os.environ, reason="NIGHTJAR_RESTART_ENGINE: no command restarts the engine"
 )

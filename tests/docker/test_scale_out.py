@@ -10,7 +10,7 @@ import pytest
 
 from tests.docker.stack import Stack
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(1_800)]  # a night, and both machines before it
 
 CELERY = {
     "AIRFLOW_EXECUTOR": "CeleryExecutor",
