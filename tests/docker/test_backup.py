@@ -100,7 +100,7 @@ def test_a_dump_that_does_not_restore_as_promised_is_told(stack: Stack) -> None:
     name = made(stack)
     in_volume(
         stack,
-        f'cd /scratch && tar -xzf /backup/{name} && sed -i \'s/"rows": 2/"rows": 3/\' manifest.json && '
+        f'cd /scratch && tar -xzf /backup/{name} && sed -i \'/"odd"/s/"rows": 2/"rows": 3/\' manifest.json && '
         "tar -czf /backup/wrong.tar.gz manifest.json dump.sql && rm manifest.json dump.sql",
     )
     ran = stack.backup_script("verify", "wrong.tar.gz")
