@@ -5,6 +5,7 @@ small beside the distance between the k-th item and the 2k-th.  So few items a q
 (Guo et al., ICML 2020).  What is lost of the exact lists is measured each night.
 """
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,9 +29,11 @@ NAMED, KEPT, ENOUGH = 2.0, 1.25, 1.05
 """Times k: items that the threshold is to let through, that are compared exactly, that are enough to be sure of k."""
 WORTH = 150
 """Items for each of the k, below which the exact index is as fast."""
-ROWS = 4
-"""Queries whose items are gathered at a time: they stay in the cache."""
 LOWEST, HIGHEST = np.iinfo(np.int32).min, np.iinfo(np.int32).max
+
+with warnings.catch_warnings():  # the first sparse tensor of a process says that its kind may still change
+    warnings.simplefilter("ignore")
+    torch.eye(1).to_sparse_csr()
 
 
 def pays() -> bool:
@@ -47,7 +50,7 @@ class Scan:
     vectors: Tensor
     """[items, dim]"""
     tiles: tuple[Tensor, ...]
-    """each [dim, TILE], int8, of items shuffled, so that some tiles are a sample of all"""
+    """each [TILE, dim], int8, of items shuffled, so that some tiles are a sample of all"""
     unit: Floats
     """[dim], what 1 stands for"""
     item: Longs
@@ -64,7 +67,7 @@ class Scan:
         unit = np.maximum(np.abs(vectors).max(axis=0, initial=0) / 127, np.finfo(np.float32).tiny).astype(np.float32)
         small = np.zeros((places, -(-dim // 4) * 4), dtype=np.int8)  # bytes are multiplied by fours
         small[:items, :dim] = np.rint(vectors[item[:items]] / unit)
-        tiles = tuple(torch.from_numpy(small[at : at + TILE].T.copy()) for at in range(0, places, TILE))
+        tiles = tuple(torch.from_numpy(small[at : at + TILE]) for at in range(0, places, TILE))
         return cls(exact, torch.from_numpy(vectors), tiles, unit, item)
 
     def search(self, queries: Floats, k: int) -> tuple[Floats, Longs]:
@@ -81,66 +84,91 @@ class Scan:
     def _block(self, queries: Floats, k: int) -> tuple[Floats, Longs]:
         small = self._small(queries)
         threshold = self._threshold(small, k)
-        row, item, product = self._above(small, threshold)
+        row, keys = self._above(small, threshold)
         unsure = np.bincount(row, minlength=len(queries)) < ENOUGH * k
-        scores, ids = self._best(queries, _most(row, item, product, len(queries), round(KEPT * k)), k)
+        scores, ids = self._best(queries, _most(row, keys, len(queries), round(KEPT * k)), k)
         if unsure.any():
             scores[unsure], ids[unsure] = self.exact.search(np.ascontiguousarray(queries[unsure]), k)
         return scores, ids
 
     def _small(self, queries: Floats) -> Tensor:
-        """[queries, dim] in bytes, each query in a unit of its own."""
+        """[dim, queries] in bytes, each query in a unit of its own."""
         scaled = queries * self.unit
         largest = np.abs(scaled).max(axis=1, keepdims=True, initial=np.finfo(np.float32).tiny)
-        small = np.zeros((len(queries), len(self.tiles[0])), dtype=np.int8)
-        small[:, : queries.shape[1]] = np.rint(scaled / (largest / 127))
+        small = np.zeros((self.tiles[0].shape[1], len(queries)), dtype=np.int8)
+        small[: queries.shape[1]] = np.rint(scaled / (largest / 127)).T
         return torch.from_numpy(small)
 
     def _threshold(self, small: Tensor, k: int) -> Products:
-        """[queries, 1] products that about `NAMED` · k items reach, by a sample; none does where the best are alike."""
-        tiles = self.tiles[: max(FEWEST_TILES, len(self.tiles) // SAMPLE)]
-        best = [torch._int_mm(small, tile).numpy().reshape(len(small), GROUP, -1).max(axis=1) for tile in tiles]
-        groups = np.concatenate(best, axis=1)
+        """[queries] products that about `NAMED` · k items reach, by a sample; none does where the best are alike."""
+        tiles, queries = self.tiles[: max(FEWEST_TILES, len(self.tiles) // SAMPLE)], small.shape[1]
+        best = [torch._int_mm(tile, small).numpy().reshape(GROUP, -1, queries).max(axis=0) for tile in tiles]
+        groups = np.ascontiguousarray(np.concatenate(best).T)
         place = min(groups.shape[1], max(1, round(NAMED * k * len(tiles) / len(self.tiles))))
-        threshold = np.partition(groups, -place, axis=1)[:, [-place]]
-        alike = (groups >= threshold).sum(axis=1, keepdims=True) > 2 * place
+        threshold = np.partition(groups, -place, axis=1)[:, -place]
+        alike = (groups >= threshold[:, None]).sum(axis=1) > 2 * place
         return np.where(alike, HIGHEST, threshold)
 
-    def _above(self, small: Tensor, threshold: Products) -> tuple[Longs, Longs, Products]:
-        """Query, item and product of everything that reaches the threshold, by query."""
-        product = torch.empty((len(small), TILE), dtype=torch.int32)
-        products, reached = product.numpy(), np.empty((len(small), TILE), dtype=bool)
+    def _above(self, small: Tensor, threshold: Products) -> tuple[Longs, Longs]:
+        """Query, and product and item packed, of everything that reaches the threshold, by query."""
+        queries = small.shape[1]
+        product = torch.empty((TILE, queries), dtype=torch.int32)
+        products, reached = product.numpy(), np.empty((TILE, queries), dtype=bool)
+        eights = reached.reshape(-1).view(np.uint64)
+        some = np.empty(eights.shape, dtype=bool)
         rows, places, values = [], [], []
         for number, tile in enumerate(self.tiles):
-            torch._int_mm(small, tile, out=product)
-            found = np.flatnonzero(np.greater_equal(products, threshold, out=reached))
-            rows.append(found // TILE)
-            places.append(found % TILE + number * TILE)
+            torch._int_mm(tile, small, out=product)
+            np.greater_equal(products, threshold, out=reached)
+            # few reach it: most are passed over eight at a time
+            near = np.flatnonzero(np.not_equal(eights, 0, out=some))
+            inside = np.flatnonzero(eights[near].view(bool))
+            found = near[inside // 8] * 8 + inside % 8
+            rows.append(found % queries)
+            places.append(found // queries + number * TILE)
             values.append(products.reshape(-1)[found])
         row, item, value = np.concatenate(rows), self.item[np.concatenate(places)], np.concatenate(values)
         query = np.where(item < 0, BLOCK, row).astype(np.uint16)  # short keys are sorted by their digits
         order = np.argsort(query, kind="stable")[: np.count_nonzero(item >= 0)]
-        return row[order], item[order], value[order]
+        return row[order], _packed(value, item)[order]
 
     def _best(self, queries: Floats, kept: Longs, k: int) -> tuple[Floats, Longs]:
         """Scores and ids [queries, k] of the best of the kept items [queries, kept], −1: none; ties by id."""
-        item, asked = torch.from_numpy(kept).clamp(min=0), torch.from_numpy(queries)
-        scores = torch.empty(item.shape)
-        for at in range(0, len(item), ROWS):
-            part = slice(at, at + ROWS)
-            near = self.vectors.index_select(0, item[part].reshape(-1)).view(*item[part].shape, -1)
-            torch.bmm(near, asked[part, :, None], out=scores[part, :, None])
-        score = np.where(kept >= 0, scores.numpy(), -np.inf).astype(np.float32)
-        order = np.argsort(-score, axis=1, kind="stable")[:, :k]
-        return np.take_along_axis(score, order, 1), np.take_along_axis(kept, order, 1)
+        start, item = torch.arange(0, kept.size + 1, kept.shape[1]), torch.from_numpy(kept).clamp(min=0)
+        size = len(queries), len(self.vectors)
+        wanted = torch.sparse_csr_tensor(
+            start, item.view(-1), torch.zeros(kept.size), size, check_invariants=False
+        )  # an item may be named twice, in no order: only where is read of it
+        product = torch.sparse.sampled_addmm(wanted, torch.from_numpy(queries), self.vectors.T, beta=0.0)
+        score = np.where(kept >= 0, product.values().view(kept.shape).numpy(), np.float32(-np.inf))
+        key = _packed(_ordered(score), ~kept)
+        key.sort(axis=1)
+        best, place = _unpacked(key[:, : -k - 1 : -1])
+        return _ordered(best).view(np.float32), ~place
 
 
-def _most(row: Longs, item: Longs, product: Products, queries: int, keep: int) -> Longs:
+def _most(row: Longs, keys: Longs, queries: int, keep: int) -> Longs:
     """[queries, keep]: each query's items of the greatest products, ascending; −1 in front where there are fewer."""
     count = np.bincount(row, minlength=queries)
     width = max(int(count.max(initial=0)), keep)
     place = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
-    products, items = np.full((queries, width), LOWEST, dtype=np.int32), np.full((queries, width), -1)
-    products[row, place], items[row, place] = product, item
-    most = np.argpartition(products, width - keep, axis=1)[:, width - keep :]
-    return np.sort(np.take_along_axis(items, most, 1), axis=1)
+    padded = np.full((queries, width), _packed(np.array(LOWEST), np.array(-1)))
+    padded[row, place] = keys
+    most = np.partition(padded, width - keep, axis=1)[:, width - keep :]
+    return np.sort(_unpacked(most)[1], axis=1)
+
+
+def _ordered(value: Floats | Products) -> Products:
+    """[…] floats → […] integers that sort as they do; given those, the bits of the floats."""
+    bits = value.view(np.int32)
+    return bits ^ ((bits >> 31) & HIGHEST)
+
+
+def _packed(high: npt.NDArray[np.signedinteger], low: npt.NDArray[np.signedinteger]) -> Longs:
+    """Two integers of 32 bits in one: sorts by the first, then by the bits of the second."""
+    return (high.astype(np.int64) << 32) | (low.astype(np.int64) & 0xFFFF_FFFF)
+
+
+def _unpacked(keys: Longs) -> tuple[Products, Longs]:
+    """The two that were packed."""
+    return (keys >> 32).astype(np.int32), keys.astype(np.int32).astype(np.int64)

@@ -55,6 +55,14 @@ def test_a_few_items_are_left_to_the_exact_index() -> None:
     assert found[1].tolist() == expected[1].tolist()
 
 
+def test_ties_go_to_the_lower_item_and_scores_may_be_negative() -> None:
+    rows = np.concatenate([np.repeat(vectors(0, ITEMS // 2), 2, axis=0), np.ones((ITEMS, 1), dtype=np.float32)], axis=1)
+    queries = np.concatenate([vectors(1, 300), np.full((300, 1), -100, dtype=np.float32)], axis=1)
+    scores, ids = Scan.of(flat(rows)).search(queries, K)
+    assert (scores < 0).all() and (np.diff(scores, axis=1) <= 0).all()
+    assert (ids[:, 1::2] == ids[:, ::2] + 1).all() and (ids[:, ::2] % 2 == 0).all()
+
+
 def test_queries_do_not_depend_on_one_another() -> None:
     found = Scan.of(flat(vectors(0)))
     queries = vectors(1, scan.BLOCK + 30)
