@@ -20,7 +20,7 @@ from tasks.recsys.candidates import (
     Weights,
     blend,
 )
-from tasks.recsys.interactions import Histories, Interactions, Ints
+from tasks.recsys.interactions import Histories, Interactions, Ints, Longs
 from tasks.recsys.parallel import in_order
 from tasks.recsys.sequences import Windows, history_windows
 from tasks.recsys.two_tower import TwoTower
@@ -42,10 +42,17 @@ class Tower:
     index: Any
 
     def queries(self, windows: Windows) -> tuple[Floats, Floats]:
-        """Query vectors [users, dim of the index] and the scores [users, length] of the windows' own items."""
-        item, event = torch.from_numpy(windows.item).long(), torch.from_numpy(windows.event).long()
-        vectors, own = self.model.query_vectors(item, event)
-        return vectors.numpy(), own.numpy()
+        """Query vectors [users, dim of the index] and the scores [users, length] of the windows' own items.
+
+        Windows that hold about as many interactions are asked together, without their padding: most are short.
+        """
+        vectors = np.empty((len(windows), self.index.d), dtype=np.float32)
+        own = np.full(windows.item.shape, -np.inf, dtype=np.float32)
+        for rows, width in _of_like_length(windows):
+            part = windows.item[rows, :width], windows.event[rows, :width]
+            found = self.model.query_vectors(*(torch.from_numpy(column).long() for column in part))
+            vectors[rows], own[rows, :width] = (one.numpy() for one in found)
+        return vectors, own
 
     def windows(self, histories: Histories) -> Windows:
         """What the query tower reads of each history; interactions with items that it does not know are passed over."""
@@ -64,6 +71,16 @@ class Tower:
     def recommend(self, histories: Histories, k: int) -> tuple[Ints, Floats]:
         """The k best items of each history, with scores [users, k]; nothing for a history without a known item."""
         return self.answer(self.windows(histories), k)
+
+
+def _of_like_length(windows: Windows) -> Iterator[tuple[Longs, int]]:
+    """Positions [n] of the windows that a width holds and half of it does not, and the width: 1, 2, 4, …"""
+    longest = windows.item.shape[1]
+    length, shorter, width = (windows.item >= 0).sum(axis=1), -1, 1
+    while shorter < longest:
+        width = min(width, longest)
+        yield np.flatnonzero((length > shorter) & (length <= width)), width
+        shorter, width = width, 2 * width
 
 
 @dataclass(frozen=True)

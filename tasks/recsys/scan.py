@@ -70,6 +70,11 @@ class Scan:
         tiles = tuple(torch.from_numpy(small[at : at + TILE]) for at in range(0, places, TILE))
         return cls(exact, torch.from_numpy(vectors), tiles, unit, item)
 
+    @property
+    def d(self) -> int:
+        """Dimensions, as Faiss calls them."""
+        return self.vectors.shape[1]
+
     def search(self, queries: Floats, k: int) -> tuple[Floats, Longs]:
         """Scores and ids [queries, k] of the best items of queries [queries, dim], best first."""
         if len(self.vectors) < WORTH * k:

@@ -57,6 +57,16 @@ def test_the_tower_recommends_by_the_inner_product_and_repeats() -> None:
     assert scores == pytest.approx(-np.sort(-products, axis=1), rel=1e-5, abs=1e-5)
 
 
+def test_a_windows_padding_changes_nothing() -> None:
+    made, of = tower(20, 7), asked([3], [], [5, 8, 5], [9, 1], list(range(7)))
+    windows = made.windows(of)
+    vectors, own = made.queries(windows)
+    item, event = torch.from_numpy(windows.item).long(), torch.from_numpy(windows.event).long()
+    expected = made.model.query_vectors(item, event)
+    assert vectors == pytest.approx(expected[0].numpy(), abs=1e-5)
+    assert own == pytest.approx(expected[1].numpy(), abs=1e-5)
+
+
 def test_the_tower_passes_over_items_that_it_does_not_know() -> None:
     known, new = asked([3, 5, 8]), asked([25, 3, 20, 5, 8, 99])
     assert tower(20).windows(new).item.tolist() == tower(20).windows(known).item.tolist()
