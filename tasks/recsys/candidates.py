@@ -57,9 +57,12 @@ class Candidates:
 
     def pairs(self) -> "Pairs":
         """The same without the empty places, one row a (list, item), in the blend's order."""
-        row, place = np.nonzero(self.item >= 0)
-        found = self.item[row, place], (place + 1).astype(np.int16), self.rank[row, place], self.score[row, place]
-        return Pairs(row.astype(np.int32), *found)
+        at = np.flatnonzero(self.item >= 0)
+        row, place = np.divmod(at.astype(np.int32), np.int32(self.item.shape[1]))
+        rank, score = self.rank.reshape(-1, len(SOURCES)), self.score.reshape(-1, len(SOURCES))
+        return Pairs(
+            row, self.item.take(at), place.astype(np.int16) + np.int16(1), rank.take(at, axis=0), score.take(at, axis=0)
+        )
 
 
 @dataclass(frozen=True)
@@ -108,34 +111,37 @@ def blend(lists: Sequence[Ints], scores: Sequence[Floats], k: int, weights: Weig
 def _blend_rows(lists: Sequence[Ints], scores: Sequence[Floats], weights: Weights, result: "Candidates") -> None:
     """`blend` of a few rows, into rows of the result, by two sorts within each row."""
     named = merged(lists)
-    depth = [np.arange(1, one.shape[1] + 1) for one in lists]
-    of_column = np.concatenate([weight / (SMOOTHING + rank) for weight, rank in zip(weights, depth, strict=True)])
-    of_source = of_column[named.column]
-    gain = np.zeros(named.item.shape)
-    for step in range(len(lists)):  # an item's sources follow one another; its first place collects
-        together = named.item[:, step:] == named.item[:, : named.item.shape[1] - step]
-        gain[:, : together.shape[1]] += np.where(together, of_source[:, step:], 0)
-    gain[~named.first] = -1.0
-    best = _best(gain, result.item.shape[1])
-    kept = np.take_along_axis(gain, best, 1) >= 0
-    item = np.where(kept, np.take_along_axis(named.item, best, 1), -1)
-    result.item[:, : best.shape[1]] = item
-    for step in range(len(lists)):
-        at = np.minimum(best + step, named.item.shape[1] - 1)
-        said = kept & (best + step == at) & (np.take_along_axis(named.item, at, 1) == item)
-        _write(np.where(said, np.take_along_axis(named.column, at, 1), -1), scores, result)
+    head, again = _named_again(named)
+    ranks = [np.arange(1, one.shape[1] + 1) for one in lists]
+    of_column = np.concatenate([weight / (SMOOTHING + rank) for weight, rank in zip(weights, ranks, strict=True)])
+    gain = of_column.take(named.column)
+    np.add.at(gain.reshape(-1), head, gain.take(again))  # an item's first place collects
+    best, kept = _best(gain, named.first, result.item.shape[1])
+    row = np.arange(len(best))[:, None]
+    first, cell = (best + row * gain.shape[1])[kept], (np.arange(best.shape[1]) + row * result.item.shape[1])[kept]
+    result.item.reshape(-1)[cell] = named.item.take(first)
+    cell_of = np.full(gain.size, -1)
+    cell_of[first] = cell
+    also = cell_of[head] >= 0
+    _write(named, np.append(first, again[also]), np.append(cell, cell_of[head][also]), scores, result)
 
 
-def _write(column: Longs, scores: Sequence[Floats], result: "Candidates") -> None:
-    """Notes rank and score of the sources' columns [lists, ≤ k], −1 for none, at the places of the result."""
-    low = 0
-    for source, score in enumerate(scores):
-        rank = column - low + 1
-        said = (rank > 0) & (rank <= score.shape[1])
-        places = slice(None), slice(column.shape[1]), source
-        result.rank[places] += np.where(said, rank, 0).astype(np.int16)
-        result.score[places] += np.where(said, np.take_along_axis(score, np.where(said, rank - 1, 0), 1), 0)
-        low += score.shape[1]
+def _write(named: "Named", place: Longs, cell: Longs, scores: Sequence[Floats], result: "Candidates") -> None:
+    """Notes what the sources said at places [n] of the table at cells [n] of the result, both laid flat."""
+    depth = [one.shape[1] for one in scores]
+    column, row = named.column.take(place), place // named.column.shape[1]
+    said = cell * len(depth) + np.repeat(np.arange(len(depth)), depth)[column]
+    result.rank.reshape(-1)[said] = np.concatenate([np.arange(1, one + 1) for one in depth])[column]
+    result.score.reshape(-1)[said] = np.concatenate(scores, axis=1).take(row * sum(depth) + column)
+
+
+def _named_again(named: "Named") -> tuple[Longs, Longs]:
+    """Where, in the table laid flat, an item that was named before has its first place, and where it is now."""
+    again = np.flatnonzero(named.real & ~named.first)
+    head, first = again - 1, named.first.reshape(-1)
+    while not (reached := first[head]).all():
+        head = head - ~reached
+    return head, again
 
 
 @dataclass(frozen=True)
@@ -148,6 +154,8 @@ class Named:
     """[lists, width], column in the sources' lists laid side by side"""
     first: npt.NDArray[np.bool_]
     """[lists, width], whether it is the item's first place; not so where empty"""
+    real: npt.NDArray[np.bool_]
+    """[lists, width], whether the place is taken"""
 
 
 def merged(lists: Sequence[Ints]) -> Named:
@@ -159,23 +167,28 @@ def merged(lists: Sequence[Ints]) -> Named:
     key = np.where(item >= 0, item, empty) << COLUMN_BITS | np.arange(item.shape[1], dtype=item.dtype)
     key.sort(axis=1)
     item, column = key >> COLUMN_BITS, key & ((1 << COLUMN_BITS) - 1)
-    first = item < empty
+    real = item < empty
+    first = real.copy()
     first[:, 1:] &= item[:, 1:] != item[:, :-1]
-    return Named(item, column, first)
+    return Named(item, column, first, real)
 
 
-def _best(gain: npt.NDArray[np.float64], k: int) -> Longs:
-    """[lists, width] → [lists, ≤ k]: columns of the greatest gains, best first, ties by column."""
+def _best(gain: npt.NDArray[np.float64], wanted: npt.NDArray[np.bool_], k: int) -> tuple[Longs, npt.NDArray[np.bool_]]:
+    """[lists, width] → [lists, ≤ k]: columns of the greatest gains of the wanted places, and whether there are so many.
+
+    Best first, ties by column.
+    """
     width = gain.shape[1]
     # The bits of a float that is not negative sort as it does.  The lowest give way to the column: gains that agree
     # to 1 part in 10¹² are ties.
-    key = np.where(gain >= 0, gain, 0.0).view(np.int64) >> COLUMN_BITS << COLUMN_BITS
-    key = np.where(gain >= 0, key, -1 << COLUMN_BITS) | (width - 1 - np.arange(width))
+    key = (gain.view(np.int64) >> COLUMN_BITS << COLUMN_BITS) | (width - 1 - np.arange(width))
+    key[~wanted] = -1
     if k < width:
         key = np.partition(key, width - k, axis=1)[:, width - k :]
     key.sort(axis=1)
-    best: Longs = width - 1 - (key[:, ::-1] & ((1 << COLUMN_BITS) - 1))
-    return best
+    key = key[:, ::-1]
+    kept = key >= 0
+    return np.where(kept, width - 1 - (key & ((1 << COLUMN_BITS) - 1)), 0), kept
 
 
 def _part(candidates: "Candidates", rows: slice) -> "Candidates":
@@ -192,21 +205,26 @@ def _empty(users: int, k: int) -> Candidates:
 
 def without(candidates: Candidates, unwanted: npt.NDArray[np.bool_]) -> Candidates:
     """Lists with the items that are marked [items] left out, the rest moved up."""
-    item, order = _moved_up(candidates.item, unwanted)
-    rank, score = (np.take_along_axis(a, order[:, :, None], 1) for a in (candidates.rank, candidates.score))
-    gone = (item < 0)[:, :, None]
-    return Candidates(item, np.where(gone, 0, rank), np.where(gone, 0, score))
+    result = _empty(*candidates.item.shape)
+    at, to = _moved_up(candidates.item, unwanted)
+    result.item.reshape(-1)[to] = candidates.item.take(at)
+    for old, new in ((candidates.rank, result.rank), (candidates.score, result.score)):
+        new.reshape(-1, len(SOURCES))[to] = old.reshape(-1, len(SOURCES)).take(at, axis=0)
+    return result
 
 
 def items_without(lists: Ints, unwanted: npt.NDArray[np.bool_]) -> Ints:
     """The same of lists of items [lists, k]; an item beyond the marks is not marked."""
     later = np.zeros(max(0, int(lists.max(initial=-1)) + 1 - len(unwanted)), dtype=bool)
-    return _moved_up(lists, np.append(unwanted, later))[0]
+    result = np.full(lists.shape, -1, dtype=np.int32)
+    at, to = _moved_up(lists, np.append(unwanted, later))
+    result.reshape(-1)[to] = lists.take(at)
+    return result
 
 
-def _moved_up(item: Ints, unwanted: npt.NDArray[np.bool_]) -> tuple[Ints, Longs]:
-    """[lists, k] without the marked ones, −1 at the end, and the places [lists, k] that they were taken from."""
-    drop = (item < 0) | unwanted[item]
-    order = np.argsort(drop, axis=1, kind="stable")
-    kept = np.where(np.take_along_axis(drop, order, 1), -1, np.take_along_axis(item, order, 1))
-    return kept.astype(np.int32), order
+def _moved_up(item: Ints, unwanted: npt.NDArray[np.bool_]) -> tuple[Longs, Longs]:
+    """Of the places of [lists, k] laid flat: those of items that are not marked, and where these move to."""
+    kept = (item >= 0) & ~unwanted[item]
+    at, count = np.flatnonzero(kept), kept.sum(axis=1)
+    shift = np.arange(len(item)) * item.shape[1] - (np.cumsum(count) - count)
+    return at, np.arange(len(at)) + np.repeat(shift, count)
