@@ -4,6 +4,7 @@ The answer is written by rename, never to stdout.  Exit codes are those of `task
 says why a task ended otherwise than with 0.
 """
 
+import ctypes
 import errno
 import logging
 import os
@@ -28,6 +29,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 log = logging.getLogger("tasks")
 
+MALLOPT = {"M_TRIM_THRESHOLD": (-1, 1 << 30), "M_MMAP_THRESHOLD": (-3, 1 << 30), "M_ARENA_MAX": (-8, 1)}
+"""What glibc is told of memory: its options' numbers in malloc.h and our values, in bytes the first two."""
 HEARTBEAT_SECONDS = 30.0
 GRACE_SECONDS = 5.0
 """Time to end in good order after SIGTERM."""
@@ -47,6 +50,7 @@ class LastLine(logging.StreamHandler):  # type: ignore[type-arg]
 
 def main(argv: list[str]) -> int:
     """Runs one task and returns its exit code."""
+    keep_memory()
     handler = LastLine(sys.stderr)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     log.setLevel(logging.INFO)
@@ -64,6 +68,18 @@ def main(argv: list[str]) -> int:
     except SystemExit:
         log.error("ended by SIGTERM: a person, a time-out or the end of whoever started it; nothing is half written")
         raise
+
+
+def keep_memory() -> None:
+    """Has glibc keep what is freed for what comes next, in one heap for all threads; elsewhere nothing.
+
+    Arrays of megabytes otherwise go back to the kernel each time, which clears their pages anew: a fourth of the
+    search's CPU seconds.  Later threads alone are bound by it, so it comes first.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        for option, value in MALLOPT.values():
+            libc.mallopt(option, value)
 
 
 def run_task(task: Task, request: Request, answer: Path) -> None:
