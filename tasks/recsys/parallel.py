@@ -14,15 +14,17 @@ Block = TypeVar("Block")
 Result = TypeVar("Result")
 
 
-def in_order(function: Callable[[Block], Result], blocks: Iterable[Block]) -> Iterator[Result]:
+def in_order(
+    function: Callable[[Block], Result], blocks: Iterable[Block], threads: int | None = None
+) -> Iterator[Result]:
     """What the function makes of each block, in order; with a thread a core, of which each does its own arithmetic.
 
-    As many results as there are cores wait to be taken, at most, so that memory stays bounded.
+    As many results as there are threads wait to be taken, at most, so that memory stays bounded.
     """
-    cores = os.cpu_count() or 1
+    threads = threads or os.cpu_count() or 1
     left = iter(blocks)
-    with ThreadPoolExecutor(cores, initializer=_single) as pool:
-        waiting: deque[Future[Result]] = deque(pool.submit(function, one) for one in itertools.islice(left, cores))
+    with ThreadPoolExecutor(threads, initializer=_single) as pool:
+        waiting: deque[Future[Result]] = deque(pool.submit(function, one) for one in itertools.islice(left, threads))
         while waiting:
             found = waiting.popleft().result()
             waiting.extend(pool.submit(function, one) for one in itertools.islice(left, 1))

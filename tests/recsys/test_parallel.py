@@ -26,6 +26,17 @@ def test_work_waits_until_its_results_are_taken() -> None:
     results.close()  # type: ignore[attr-defined]
 
 
+def test_with_one_thread_the_next_result_is_made_while_this_one_is_used() -> None:
+    begun: list[int] = []
+    results = in_order(begun.append, range(100), threads=1)
+    for taken in range(3):
+        next(results)
+        while len(begun) < taken + 2:  # hangs if nothing is made ahead
+            time.sleep(0.001)
+        assert begun == list(range(taken + 2))
+    results.close()  # type: ignore[attr-defined]
+
+
 def test_blocks_are_worked_on_beside_the_caller_and_failures_come_out() -> None:
     assert threading.get_ident() not in set(in_order(lambda _: threading.get_ident(), range(3)))
     with pytest.raises(ZeroDivisionError):
