@@ -1,5 +1,6 @@
 """The product's own tasks, run in this process on a store of their own, for benchmarks of what they learn."""
 
+import json
 import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -66,6 +67,19 @@ def run(home: Path, data: Path, as_of: int | None, quantiles: tuple[float, float
     """Prepares the data and fits the retriever."""
     dataset = prepare(home, data, as_of, quantiles)
     retriever = train(dataset)
+    return Night(dataset, interactions(home, dataset), stored(home, dataset), retriever, stored(home, retriever))
+
+
+def kept(home: Path, data: Path) -> Night:
+    """`run` of all data with the default cuts, made once: later calls find it in the folder."""
+    note = home / "night.json"
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{home}/mlflow.db"
+    if not note.exists():
+        home.mkdir(parents=True, exist_ok=True)
+        night = run(home, data, None, (0.70, 0.85))
+        note.write_text(json.dumps([one.model_dump(mode="json") for one in (night.dataset, night.retriever)]))
+    found = json.loads(note.read_text())
+    dataset, retriever = Dataset.model_validate(found[0]), Retriever.model_validate(found[1])
     return Night(dataset, interactions(home, dataset), stored(home, dataset), retriever, stored(home, retriever))
 
 

@@ -77,7 +77,7 @@ def write_cut(folder: Path, rows: Interactions, properties: pl.DataFrame, cut: i
     properties: the items that have any, by id.
     """
     out = folder / "cuts" / str(cut)
-    _write_histories(out / "histories", histories(rows, cut, cap))
+    write_histories(out / "histories", histories(rows, cut, cap))
     storage.write_shards(out / "users", statistics.user_statistics(rows, cut))
     items = pl.DataFrame(statistics.item_statistics(rows, cut)).join(
         properties, on="item", how="left", maintain_order="left"
@@ -97,7 +97,8 @@ def read_unavailable(folder: Path, cut: int) -> npt.NDArray[np.bool_]:
     return unavailable
 
 
-def _write_histories(folder: Path, found: Histories) -> None:
+def write_histories(folder: Path, found: Histories) -> None:
+    """Writes histories, a row a user."""
     folder.mkdir(parents=True)
     for number, start in enumerate(range(0, max(len(found), 1), HISTORY_ROWS)):
         part = found.take(np.arange(start, min(start + HISTORY_ROWS, len(found))))
