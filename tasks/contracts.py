@@ -227,7 +227,7 @@ class PrepareDataConfig(Config):
     )
     history_cap: int = Field(50, ge=1, le=1_000, description="newest interactions of a user that anything reads")
     users_per_shard: int = Field(
-        500_000, ge=1_000, le=5_000_000, description="users whose candidates one shard generates"
+        1_000_000, ge=1_000, le=5_000_000, description="users whose candidates one shard generates"
     )
 
     @model_validator(mode="after")

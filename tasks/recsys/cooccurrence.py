@@ -243,7 +243,7 @@ def recommend(asked: Histories, weights: Numbers, neighbours: sparse.csr_array, 
     the lower item; lists that end early are padded with -1 and 0. Items the matrix does not know say nothing.
     """
     known = asked.item < neighbours.shape[0]
-    start = np.concatenate([[0], np.cumsum(known)])[asked.start]
+    start = np.concatenate([[0], np.cumsum(known)])[asked.start].astype(np.int32)  # or a product makes the matrix int64
     vectors = sparse.csr_array(
         (weights[known].astype(np.float32), asked.item[known], start), shape=(len(asked), neighbours.shape[0])
     )

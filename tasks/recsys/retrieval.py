@@ -62,7 +62,10 @@ class Tower:
     def answer(self, windows: Windows, k: int) -> tuple[Ints, Floats]:
         """The k best items of each window, with scores [users, k]; nothing for one without an item."""
         queries, own = self.queries(windows)
-        items, scores = index.insert(*index.search(self.index, queries, k), windows.item, own)
+        items, scores = index.search(self.index, queries, k)
+        for rows, width in _of_like_length(windows):
+            mine = items[rows], scores[rows], windows.item[rows, :width], own[rows, :width]
+            items[rows], scores[rows] = index.insert(*mine)
         blank = ~(windows.item >= 0).any(axis=1)
         items[blank] = -1
         scores[items < 0] = 0.0
