@@ -29,7 +29,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 log = logging.getLogger("tasks")
 
-MALLOPT = {"M_TRIM_THRESHOLD": (-1, 1 << 30), "M_MMAP_THRESHOLD": (-3, 1 << 30), "M_ARENA_MAX": (-8, 1)}
+MALLOPT = {"M_TRIM_THRESHOLD": (-1, 1 << 30), "M_MMAP_THRESHOLD": (-3, 1 << 26), "M_ARENA_MAX": (-8, 1)}
 """What glibc is told of memory: its options' numbers in malloc.h and our values, in bytes the first two."""
 HEARTBEAT_SECONDS = 30.0
 GRACE_SECONDS = 5.0
@@ -73,7 +73,7 @@ def main(argv: list[str]) -> int:
 def keep_memory() -> None:
     """Has glibc keep what is freed for what comes next, in one heap for all threads; elsewhere nothing.
 
-    Arrays of megabytes otherwise go back to the kernel each time, which clears their pages anew: a fourth of the
+    Arrays of some megabytes otherwise go back to the kernel each time, which clears their pages anew: a fourth of the
     search's CPU seconds.  Later threads alone are bound by it, so it comes first.
     """
     libc = ctypes.CDLL(None)

@@ -156,10 +156,10 @@ def test_what_threads_free_is_kept_for_what_they_ask_for_next() -> None:
 
 
 def _faults(prelude: str) -> int:
-    """Pages that the kernel clears for a thread of a fresh process that fills 64 MB forty times."""
+    """Pages that the kernel clears for a thread of a fresh process that fills 48 MB forty times."""
     script = f"""{prelude}
 import resource, threading
-thread = threading.Thread(target=lambda: [len(bytearray(b"x") * (64 << 20)) for _ in range(40)])
+thread = threading.Thread(target=lambda: [len(bytearray(b"x") * (48 << 20)) for _ in range(40)])
 thread.start(); thread.join()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)"""
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
