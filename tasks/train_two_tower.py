@@ -18,6 +18,7 @@ from tasks.recsys import calibration, cooccurrence, evaluation, index, retrieval
 from tasks.recsys.calibration import Shifts
 from tasks.recsys.candidates import SOURCES, WEIGHTS
 from tasks.recsys.interactions import Interactions, Ints
+from tasks.recsys.item_features import ItemFeatures, drawn, item_features
 from tasks.recsys.retrieval import Tower
 from tasks.recsys.sequences import Windows, last_out, windows
 from tasks.recsys.training import Fit
@@ -38,6 +39,8 @@ ASKED_OF_INDEX = 2_000
 WALKED = 20_000
 """Items that are walked from at a time: bounds the memory."""
 DEEPEST = max(evaluation.DEPTHS)
+PRIORS = (0.0, 10.0, 30.0)
+"""Interactions as many as which an item's features may weigh; 0: they say nothing."""
 CHOSEN_AT = 50
 """Length of the lists that an epoch is judged by."""
 
@@ -81,11 +84,11 @@ def train_two_tower(dataset: Dataset, config: TrainTwoTowerConfig, run: TaskRun)
                 call.cancel()
                 _forget(plan.checkpoint)
             later = [start(_fit, plan, chosen.epochs) for plan in plans[1:]]
-        shifts = _calibrate(plans[0])
+        prior, shifts = _calibrate(plans[0])
         fitted = [chosen, *(call.wait() for call in later)]
     torch.set_num_threads(os.cpu_count() or 1)
     for plan in plans:
-        _write_tower(plan, shifts)
+        _write_tower(plan, prior, shifts)
     for plan, fit in zip(plans, fitted, strict=True):
         _tell(run, plan.name, fit)
     _write_weights(out, interactions, dataset)
@@ -125,27 +128,43 @@ def _fit(plan: Plan, epochs: int) -> Fit:
     return fit
 
 
-def _read(plan: Plan, known: Interactions) -> TwoTower:
-    """The model as it was fitted."""
+def _read(plan: Plan, known: Interactions, features: ItemFeatures | None, prior: float) -> TwoTower:
+    """The model as it was fitted, its items drawn to what their features say."""
     model = TwoTower(known.items, plan.config.dim, plan.config.window, plan.config.heads)
     model.load_state_dict(torch.load(plan.fitted, weights_only=True))
+    if features:
+        rows = model.item.weight.detach().numpy()
+        rows[:] = drawn(rows, features, prior)
     return model
 
 
-def _calibrate(plan: Plan) -> Shifts:
-    """What the fit of c1 has to be shifted by to suit c1–c2; the later fits are shifted like it."""
+def _calibrate(plan: Plan) -> tuple[float, Shifts]:
+    """What makes the fit of c1 suit c1–c2 best, and is done to the later fits like it.
+
+    How much the items' features weigh, then what has to be added to the dense parameters.
+    """
     torch.set_num_threads(1)
     interactions = dataset_files.read_interactions(plan.data)
-    known = interactions.before(plan.cut)
-    shifts = calibration.calibrate(_read(plan, known), *_held_out(plan, interactions).known(known.items))
+    known, held = interactions.before(plan.cut), _held_out(plan, interactions)
+    features, prior = _features(plan), 0.0
+    if features and len(held.target):
+        recalls = {one: held.recall(_read(plan, known, features, one)) for one in PRIORS}
+        prior = max(recalls, key=lambda one: recalls[one])
+        told = ", ".join(f"{one:g} {recall:.4f}" for one, recall in recalls.items())
+        log.info("features weigh %g interactions; validation recall@%d by weight: %s", prior, CHOSEN_AT, told)
+    shifts = calibration.calibrate(_read(plan, known, features, prior), *held.known(known.items))
     log.info("calibrated: %s", {name: np.round(shift.flatten()[:3], 2).tolist() for name, shift in shifts.items()})
-    return shifts
+    return prior, shifts
 
 
-def _write_tower(plan: Plan, shifts: Shifts) -> None:
+def _features(plan: Plan) -> ItemFeatures | None:
+    return item_features(dataset_files.read_items(plan.data, plan.cut))
+
+
+def _write_tower(plan: Plan, prior: float, shifts: Shifts) -> None:
     """Writes a fit as it is served."""
     known = dataset_files.read_interactions(plan.data).before(plan.cut)
-    model = _read(plan, known)
+    model = _read(plan, known, _features(plan) if prior else None, prior)
     calibration.shift(model, shifts)
     item_ids = dataset_files.read_item_ids(plan.data)[: known.items]
     fits.write_tower(plan.out, model, item_ids, known.users, plan.cut, plan.config.index)
