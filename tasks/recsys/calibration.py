@@ -15,7 +15,7 @@ from tasks.recsys.two_tower import TwoTower
 
 DEPTH = 100
 """Candidates of each history that are told apart: the best before calibration."""
-STEPS, BATCH, RATE = 100, 500, 0.02
+STEPS, BATCH, RATE = 300, 500, 0.05
 PRIOR = 100.0
 """Windows that speak for leaving a parameter where it is: few held-out windows move little."""
 Shifts = Mapping[str, npt.NDArray[np.float32]]

@@ -41,15 +41,15 @@ class Rows:
 class TwoTower(nn.Module):
     """Scores an item for a history: how alike they are, how popular the item is, and whether it is in the history.
 
-        score(h, j) = meanₖ cos(Σ_b s_b e(b) xᵏ_{h_b}, xᵏ_j) / Tₖ  +  p a_j  +  Σ_{b: h_b = j} r_b f(b)
+        score(h, j) = l_|h| meanₖ cos(Σ_b s_b e(b) xᵏ_{h_b}, xᵏ_j) / Tₖ  +  p a_j  +  Σ_{b: h_b = j} r_b f(b)
 
     with b steps back from the newest interaction of h, learned weights s and r of a step, e and f of its event type,
-    learned temperatures T, and p = 1 until it is calibrated.  A head xᵏ is one of an item's vectors, each of `dim`
-    dimensions.  Each head learns alone and only their scores are averaged: an ensemble in one table, since what a
-    single one makes of the few interactions of most items is largely chance.  The last sum speaks for repeats, which
-    likeness cannot tell from
-    near neighbours; it is not 0 for the history's own items alone.  There is no table of users: whoever has a history
-    has a vector, also one who came after training (most users of a day are new).
+    learned temperatures T, l by the length of h, and p = 1 until it is calibrated. A head xᵏ is one of an item's
+    vectors, each of `dim` dimensions. Each head learns alone and only their scores are averaged: an ensemble in one
+    table, since what a single one makes of the few interactions of most items is largely chance. The last sum speaks
+    for repeats, which likeness cannot tell from near neighbours; it is not 0 for the history's own items alone. There
+    is no table of users: whoever has a history has a vector, also one who came after training (most users of a day are
+    new).
     """
 
     def __init__(self, items: int, dim: int, window: int, heads: int = 1) -> None:
@@ -65,6 +65,7 @@ class TwoTower(nn.Module):
         self.repeat = nn.Parameter(math.log(INITIAL_REPEAT) + back * math.log(INITIAL_REPEAT_DECAY))
         self.repeat_event = nn.Parameter(torch.zeros(len(EVENTS)))
         self.log_temperature = nn.Parameter(torch.full((heads, 1), math.log(INITIAL_TEMPERATURE)))
+        self.log_length = nn.Parameter(torch.zeros(window))
         self.log_popularity = nn.Parameter(torch.zeros(()), requires_grad=False)  # of calibration alone
 
     @property
@@ -86,7 +87,8 @@ class TwoTower(nn.Module):
         weights = _of_steps(self.step, vectors.shape[1])
         pooled = torch.matmul(weights, vectors * self.event.exp()[event].unsqueeze(2))
         likeness = functional.normalize(pooled.view(*event.shape, self.heads, self.dim), dim=3)
-        return likeness * torch.exp(-self.log_temperature)
+        length = torch.arange(vectors.shape[1], device=vectors.device).clamp(max=self.window - 1)
+        return likeness * torch.exp(self.log_length[length].view(-1, 1, 1) - self.log_temperature)
 
     def repeats(self, item: Tensor, event: Tensor) -> Tensor:
         """[batch, length, length]: what the interaction at each step (last) adds to its item after each position.

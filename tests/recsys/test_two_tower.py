@@ -74,7 +74,8 @@ def test_a_query_is_the_weighted_sum_of_the_newest_steps(model: TwoTower) -> Non
         at = len(item) - 1 - back
         likeness += (model.step[back] + model.event[event[at]]).exp() * model.item.weight[item[at]]
     heads = likeness.view(HEADS, -1) / likeness.view(HEADS, -1).norm(dim=1, keepdim=True)
-    scaled = heads / model.log_temperature.exp() / HEADS  # the score is the mean over heads
+    surer = model.log_length[WINDOW - 1].exp()  # no history is longer than the window
+    scaled = surer * heads / model.log_temperature.exp() / HEADS  # the score is the mean over heads
     assert query(model, item, event).tolist() == pytest.approx([*scaled.flatten().tolist(), 1.0], abs=1e-5)
 
 
@@ -148,7 +149,9 @@ def test_dropout_hides_an_item_from_likeness_alone(model: TwoTower) -> None:
     assert hidden != full
     pooled = model.pool(rows.item[rows.place(item[:, :-1])] * (item[:, :-1] != 5).unsqueeze(2), event[:, :-1])
     alone = model.pool(rows.item[rows.place(item[:, 1:-1])], event[:, 1:-1])
-    assert torch.allclose(pooled[:, 1], alone[:, 0], atol=1e-6)  # after the second step: as if 5 had not been there
+    one, two = model.log_length[:2].exp()
+    # After the second step: as if 5 had not been there, but for the length of the history.
+    assert torch.allclose(pooled[:, 1] / two, alone[:, 0] / one, atol=1e-5)
 
 
 @torch.no_grad()
@@ -157,7 +160,7 @@ def test_likeness_is_a_cosine_over_the_temperature_for_each_head(model: TwoTower
     assert asked.shape == (DIM + 1,)
     assert item.shape == (ITEMS, DIM + 1)
     lengths = asked[:DIM].view(HEADS, -1).norm(dim=1) * HEADS
-    assert lengths.tolist() == pytest.approx(torch.exp(-model.log_temperature)[:, 0].tolist())
+    assert lengths.tolist() == pytest.approx(torch.exp(model.log_length[1] - model.log_temperature)[:, 0].tolist())
     assert item[:, :DIM].reshape(ITEMS * HEADS, -1).norm(dim=1).tolist() == pytest.approx([1] * ITEMS * HEADS)
     assert torch.equal(item[:, -1:], model.bias.weight * model.log_popularity.exp())
 
