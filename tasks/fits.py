@@ -19,7 +19,7 @@ from tasks import storage
 from tasks.contracts import Dataset
 from tasks.failures import BadData
 from tasks.recsys import index
-from tasks.recsys.candidates import SOURCES, Weights
+from tasks.recsys.candidates import SOURCES, Curves
 from tasks.recsys.interactions import Interactions, Longs
 from tasks.recsys.retrieval import Retriever, Tower, retriever
 from tasks.recsys.two_tower import TwoTower
@@ -99,16 +99,16 @@ def read_neighbours(path: Path, items: int) -> sparse.csr_array:
     return sparse.coo_array((weight, (item, neighbour)), shape=(items, items)).tocsr()
 
 
-def write_weights(folder: Path, weights: Weights) -> None:
-    """Writes the weights of the sources in the blend, the same for every cut."""
-    named = dict(zip((source.name for source in SOURCES), weights, strict=True))
+def write_curves(folder: Path, curves: Curves) -> None:
+    """Writes the curves of the sources in the blend, the same for every cut."""
+    named = dict(zip((source.name for source in SOURCES), curves, strict=True))
     (folder / BLEND).write_text(json.dumps(named, indent=1))
 
 
-def read_weights(folder: Path) -> Weights:
-    """Reads the weights of the sources in the blend."""
+def read_curves(folder: Path) -> Curves:
+    """Reads the curves of the sources in the blend."""
     named = json.loads((folder / BLEND).read_text())
-    return tuple(float(named[source.name]) for source in SOURCES)
+    return tuple(tuple(named[source.name]) for source in SOURCES)
 
 
 def read_retriever(folder: Path, dataset: Dataset, interactions: Interactions, cut: int, k: int) -> Retriever:
@@ -117,7 +117,7 @@ def read_retriever(folder: Path, dataset: Dataset, interactions: Interactions, c
     items = interactions.before(cut).items
     neighbours = read_neighbours(folder / NEIGHBOURS / f"{cut}.parquet", items)
     walked = folder / WALKS / f"{cut}.parquet"
-    sources = retriever(interactions, cut, tower, neighbours, k, read_weights(folder))
+    sources = retriever(interactions, cut, tower, neighbours, k, read_curves(folder))
     return replace(sources, walked=read_neighbours(walked, items)) if walked.exists() else sources
 
 

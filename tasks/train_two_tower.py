@@ -16,7 +16,7 @@ from tasks.contracts import Dataset, Retriever, TrainTwoTowerConfig
 from tasks.failures import BadModel
 from tasks.recsys import calibration, cooccurrence, evaluation, index, retrieval, steps, training
 from tasks.recsys.calibration import Shifts
-from tasks.recsys.candidates import SOURCES, WEIGHTS
+from tasks.recsys.candidates import CURVES, SOURCES
 from tasks.recsys.interactions import Interactions, Ints
 from tasks.recsys.item_features import ItemFeatures, drawn, item_features
 from tasks.recsys.retrieval import Tower
@@ -64,7 +64,7 @@ class Plan:
 
 
 def train_two_tower(dataset: Dataset, config: TrainTwoTowerConfig, run: TaskRun) -> Retriever:
-    """Writes the three fits, for every cut the item-item neighbours as of it, and the weights of the blend."""
+    """Writes the three fits, for every cut the item-item neighbours as of it, and the curves of the blend."""
     data = run.fetch(dataset)
     interactions = dataset_files.read_interactions(data)
     recipe = steps.Recipe(**config.model_dump(include={field.name for field in dataclasses.fields(steps.Recipe)}))
@@ -91,7 +91,7 @@ def train_two_tower(dataset: Dataset, config: TrainTwoTowerConfig, run: TaskRun)
         _write_tower(plan, prior, shifts)
     for plan, fit in zip(plans, fitted, strict=True):
         _tell(run, plan.name, fit)
-    _write_weights(out, interactions, dataset)
+    _write_curves(out, interactions, dataset)
     serving = out / str(dataset.as_of)
     _measure_index(serving, data, dataset, config, run)
     registry.describe_retriever(serving, fits.identity(serving))
@@ -258,10 +258,10 @@ def _write_neighbours(out: Path, interactions: Interactions, dataset: Dataset) -
     log.info("in one step and two as of %d: %d pairs", dataset.as_of, walk.nnz)
 
 
-def _write_weights(out: Path, interactions: Interactions, dataset: Dataset) -> None:
-    """Learns the blend's weights with the fit of c1 on c1–c2, which nobody is judged on, and writes them."""
-    fits.write_weights(out, WEIGHTS)
+def _write_curves(out: Path, interactions: Interactions, dataset: Dataset) -> None:
+    """Learns the blend's curves with the fit of c1 on c1–c2, which nobody is judged on, and writes them."""
+    fits.write_curves(out, CURVES)
     sources = fits.read_retriever(out, dataset, interactions, dataset.first_cut, DEEPEST)
-    weights = retrieval.learned_weights(sources, interactions, dataset.second_cut, dataset.history_cap)
-    log.info("weights in the blend: %s", ", ".join(f"{s.name} {w:g}" for s, w in zip(SOURCES, weights, strict=True)))
-    fits.write_weights(out, weights)
+    curves = retrieval.learned_curves(sources, interactions, dataset.second_cut, dataset.history_cap)
+    log.info("curves in the blend: %s", ", ".join(f"{s.name} {c}" for s, c in zip(SOURCES, curves, strict=True)))
+    fits.write_curves(out, curves)

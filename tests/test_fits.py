@@ -14,6 +14,7 @@ from tasks import fits, storage
 from tasks.contracts import Dataset
 from tasks.failures import BadData
 from tasks.recsys import index
+from tasks.recsys.candidates import CURVES
 from tasks.recsys.retrieval import Tower
 from tasks.recsys.two_tower import TwoTower
 from tests.recsys.made import asked
@@ -86,6 +87,7 @@ def test_neighbours_are_read_back(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.toarray(), matrix.toarray())
 
 
-def test_the_blends_weights_are_read_back(tmp_path: Path) -> None:
-    fits.write_weights(tmp_path, (1.5, 0.25, 3.0, 0.0625))
-    assert fits.read_weights(tmp_path) == (1.5, 0.25, 3.0, 0.0625)
+def test_the_blends_curves_are_read_back(tmp_path: Path) -> None:
+    curves = ((1.5, 0.25), (0.0, 2.0), *CURVES[2:])
+    fits.write_curves(tmp_path, curves)
+    assert fits.read_curves(tmp_path) == curves

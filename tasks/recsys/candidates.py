@@ -10,11 +10,13 @@ from tasks.recsys.interactions import Ints, Longs
 
 Floats = npt.NDArray[np.float32]
 Shorts = npt.NDArray[np.int16]
-Weights = tuple[float, ...]
+Curve = tuple[float, float]
+"""What a source says for an item by the rank that it gives it: how much of each of `shapes`"""
+Curves = tuple[Curve, ...]
 """[sources], in the order of `SOURCES`"""
 
 SMOOTHING = 30.0
-"""Ranks below this count nearly alike in the blend."""
+"""Ranks below this count nearly alike in the second of the shapes."""
 ROWS = 512
 """Lists blended at a time: what is sorted stays in the cache."""
 COLUMN_BITS = 11
@@ -28,17 +30,17 @@ class Source:
     name: str
     depth: int
     """candidates it names at most"""
-    weight: float
-    """its weight in the blend where none is learned; chosen on validation windows"""
+    curve: Curve
+    """its curve in the blend where none is learned; chosen on validation windows"""
 
 
-OWN_HISTORY = Source("own_history", 50, 1.0)
-COVISITATION = Source("covisitation", 300, 1.0)
-TWO_TOWER = Source("two_tower", 300, 0.5)
-POPULAR = Source("popular", 300, 0.6)
+OWN_HISTORY = Source("own_history", 50, (0.1, 0.1))
+COVISITATION = Source("covisitation", 300, (0.1, 0.1))
+TWO_TOWER = Source("two_tower", 300, (0.4, 0.1))
+POPULAR = Source("popular", 300, (0.0, 0.1))
 SOURCES = (OWN_HISTORY, COVISITATION, TWO_TOWER, POPULAR)
-WEIGHTS: Weights = tuple(source.weight for source in SOURCES)
-"""The weights where nothing can be learned."""
+CURVES: Curves = tuple(source.curve for source in SOURCES)
+"""The curves where nothing can be learned."""
 
 
 @dataclass(frozen=True)
@@ -94,27 +96,33 @@ class Pairs:
         return Pairs(self.row[keep], self.item[keep], self.place[keep], self.rank[keep], self.score[keep])
 
 
-def blend(lists: Sequence[Ints], scores: Sequence[Floats], k: int, weights: Weights = WEIGHTS) -> Candidates:
+def shapes(depth: int) -> npt.NDArray[np.float64]:
+    """[depth, 2], of each rank r from 1: 1 / r, and 1 / (smoothing + r); each adds up to 1 over the depth."""
+    rank = np.arange(1, depth + 1)
+    found = np.stack([1 / rank, 1 / (SMOOTHING + rank)], axis=1)
+    return found / found.sum(axis=0)
+
+
+def blend(lists: Sequence[Ints], scores: Sequence[Floats], k: int, curves: Curves = CURVES) -> Candidates:
     """Blends the sources' lists [users, depth] (−1 where they end early) with scores [users, depth] into the best k.
 
-    gain(i) = Σ over the sources that name i of weight / (smoothing + rank)
+    gain(i) = Σ over the sources s that name i of f_s(rank)        f_s(r) = Σ over `shapes` of coefficient · shape(r)
 
-    which is reciprocal rank fusion (Cormack et al., SIGIR 2009) with a weight a source.  Ties by item id.
+    With the second shape alone it is reciprocal rank fusion (Cormack et al., SIGIR 2009).  Ties by item id.
     """
     result = _empty(len(lists[0]), k)
     for at in range(0, len(lists[0]), ROWS):
         rows = slice(at, at + ROWS)
-        _blend_rows([one[rows] for one in lists], [one[rows] for one in scores], weights, _part(result, rows))
+        _blend_rows([one[rows] for one in lists], [one[rows] for one in scores], curves, _part(result, rows))
     return result
 
 
-def _blend_rows(lists: Sequence[Ints], scores: Sequence[Floats], weights: Weights, result: "Candidates") -> None:
+def _blend_rows(lists: Sequence[Ints], scores: Sequence[Floats], curves: Curves, result: "Candidates") -> None:
     """`blend` of a few rows, into rows of the result, by two sorts within each row."""
     named = merged(lists)
     head, again = _named_again(named)
-    ranks = [np.arange(1, one.shape[1] + 1) for one in lists]
-    of_column = np.concatenate([weight / (SMOOTHING + rank) for weight, rank in zip(weights, ranks, strict=True)])
-    gain = of_column.take(named.column)
+    of_rank = [shapes(one.shape[1]) @ curve for one, curve in zip(lists, curves, strict=True)]
+    gain = np.concatenate(of_rank).take(named.column)
     np.add.at(gain.reshape(-1), head, gain.take(again))  # an item's first place collects
     best, kept = _best(gain, named.first, result.item.shape[1])
     row = np.arange(len(best))[:, None]

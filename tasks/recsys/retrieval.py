@@ -11,13 +11,13 @@ from scipy import sparse
 from tasks.recsys import baselines, cooccurrence, evaluation, index, merging
 from tasks.recsys.candidates import (
     COVISITATION,
+    CURVES,
     OWN_HISTORY,
     POPULAR,
     TWO_TOWER,
-    WEIGHTS,
     Candidates,
+    Curves,
     Floats,
-    Weights,
     blend,
 )
 from tasks.recsys.interactions import Histories, Interactions, Ints, Longs
@@ -29,9 +29,9 @@ POPULAR_DAYS = 14
 ROWS = 4_096
 """Histories answered at a time: bounds the memory, and a block of queries is one matrix product."""
 LEARNERS = 5_000
-"""Users that the blend's weights are learned from, at most."""
+"""Users that the blend's curves are learned from, at most."""
 WARM = 100
-"""Users with a history below which the weights are not learned from them alone."""
+"""Users with a history below which the curves are not learned from them alone."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Retriever:
     """[items, items] decayed co-visitation, of which lists take one step and two"""
     popular: Ints
     """[k] most popular items before the cut, best first"""
-    weights: Weights = WEIGHTS
+    curves: Curves = CURVES
     """of the sources in the blend"""
     walked: sparse.csr_array | None = None
     """what `walk` gives, for every item, where it was made beforehand"""
@@ -107,7 +107,7 @@ class Retriever:
 
         def block(at: int) -> Candidates:
             part = histories.take(np.arange(at, min(at + ROWS, len(histories))))
-            return blend(*self.named(part, walk), k, self.weights)
+            return blend(*self.named(part, walk), k, self.curves)
 
         return in_order(block, range(0, len(histories), ROWS))
 
@@ -135,14 +135,14 @@ def retriever(
     tower: Tower,
     neighbours: sparse.csr_array,
     k: int,
-    weights: Weights = WEIGHTS,
+    curves: Curves = CURVES,
 ) -> Retriever:
     """The sources as of a cut: only interactions before it are read."""
-    return Retriever(cut, tower, neighbours, baselines.popular(interactions, cut, POPULAR_DAYS, k), weights)
+    return Retriever(cut, tower, neighbours, baselines.popular(interactions, cut, POPULAR_DAYS, k), curves)
 
 
-def learned_weights(sources: Retriever, interactions: Interactions, end: int, cap: int) -> Weights:
-    """Weights that blend the sources best for what people did from their cut up to the end.
+def learned_curves(sources: Retriever, interactions: Interactions, end: int, cap: int) -> Curves:
+    """Curves that blend the sources best for what people did from their cut up to the end.
 
     They are learned from at most `LEARNERS` warm users or, where fewer than `WARM` came back, from the last
     interaction of everybody who did something. Nobody may be judged later on what came before the end.
@@ -154,4 +154,4 @@ def learned_weights(sources: Retriever, interactions: Interactions, end: int, ca
     some = np.unique(np.linspace(0, max(len(truth) - 1, 0), min(LEARNERS, len(truth))).astype(np.int64))
     part = truth.where(np.isin(np.arange(len(truth)), some)[truth.row])
     learners = histories.take(some)
-    return merging.learn(sources.named(learners, sources.walk(learners))[0], part, sources.weights)
+    return merging.learn(sources.named(learners, sources.walk(learners))[0], part, sources.curves)

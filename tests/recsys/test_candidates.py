@@ -1,17 +1,18 @@
-from fractions import Fraction
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.recsys import candidates
-from tasks.recsys.candidates import SMOOTHING, SOURCES, WEIGHTS, Candidates, Floats, Weights, blend, without
+from tasks.recsys.candidates import CURVES, SOURCES, Candidates, Curves, Floats, blend, shapes, without
 from tasks.recsys.interactions import Ints
 
 NAMED = st.lists(st.integers(0, 14), max_size=7, unique=True)
 LISTS = st.lists(st.tuples(*[NAMED] * len(SOURCES)), min_size=1, max_size=6)
 """Of each user, what each source names, best first."""
+
+FUSED: Curves = tuple((0.0, weight) for weight in (2.0, 1.0, 1.5, 0.5))
+"""Reciprocal rank fusion by hand: ranks count nearly alike."""
 
 Named = list[tuple[list[int], ...]]
 
@@ -27,13 +28,14 @@ def sources(users: Named) -> tuple[list[Ints], list[Floats]]:
     return lists, scores
 
 
-def slow(user: tuple[list[int], ...], k: int, weights: Weights = WEIGHTS) -> list[int]:
-    """The blend of a user, by its definition; in fractions, so that ties are ties."""
-    gain: dict[int, Fraction] = {}
-    for weight, named in zip(weights, user, strict=True):
-        for rank, item in enumerate(named, 1):
-            gain[item] = gain.get(item, Fraction(0)) + Fraction(str(weight)) / (Fraction(SMOOTHING) + rank)
-    return sorted(gain, key=lambda item: (-gain[item], item))[:k]
+def slow(user: tuple[list[int], ...], k: int, curves: Curves = CURVES) -> list[int]:
+    """The blend of a user, by its definition; rounded, so that ties are ties."""
+    gain: dict[int, float] = {}
+    for number, (curve, named) in enumerate(zip(curves, user, strict=True)):
+        of_rank = shapes(7 + number) @ curve
+        for item, said in zip(named, of_rank.tolist(), strict=False):
+            gain[item] = gain.get(item, 0.0) + said
+    return sorted(gain, key=lambda item: (-round(gain[item], 11), item))[:k]
 
 
 def the_same(one: Candidates, other: Candidates) -> bool:
@@ -51,13 +53,12 @@ def test_blend_equals_the_slow_way(users: Named, k: int) -> None:
             assert score == [100 * s + item if item in named else 0 for s, named in enumerate(user)]
 
 
-@given(LISTS, st.lists(st.sampled_from([0.0, 0.5, 1.0, 3.0]), min_size=len(SOURCES), max_size=len(SOURCES)))
-def test_weights_are_those_given_whatever_the_chunks(users: Named, given_weights: list[float]) -> None:
-    weights = tuple(given_weights)
+@given(LISTS, st.tuples(*[st.tuples(*[st.sampled_from([0.0, 0.5, 1.0, 3.0])] * 2)] * len(SOURCES)))
+def test_curves_are_those_given_whatever_the_chunks(users: Named, curves: Curves) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(candidates, "ROWS", 2)
-        found = blend(*sources(users), 9, weights)
-    assert found.item.tolist() == [row + [-1] * (9 - len(row)) for row in (slow(u, 9, weights) for u in users)]
+        found = blend(*sources(users), 9, curves)
+    assert found.item.tolist() == [row + [-1] * (9 - len(row)) for row in (slow(u, 9, curves) for u in users)]
 
 
 @given(LISTS, st.integers(1, 12), st.integers(1, 5))
@@ -77,8 +78,8 @@ def test_a_longer_list_begins_with_the_shorter_one(users: Named) -> None:
 
 def test_blend_by_hand() -> None:
     own, near, tower, popular = [7], [3, 7], [3], [9]
-    found = blend(*sources([(own, near, tower, popular)]), 4)
-    # 7: 1/31 + 1/32 = 0.064; 3: 1/31 + 0.5/31 = 0.048; 9: 0.6/31 = 0.019
+    found = blend(*sources([(own, near, tower, popular)]), 4, FUSED)
+    # 7: 2 / 31 and 1 / 32; 3: 1 / 31 and 1.5 / 31; 9: 0.5 / 31, each over the sum of the source's ranks
     assert found.item.tolist() == [[7, 3, 9, -1]]
     assert found.rank[0].tolist() == [[1, 2, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1], [0, 0, 0, 0]]
     assert found.score[0].tolist() == [[7, 107, 0, 0], [0, 103, 203, 0], [0, 0, 0, 309], [0, 0, 0, 0]]
@@ -107,7 +108,7 @@ def test_without_nothing_unwanted_is_the_same() -> None:
 
 
 def test_pairs_are_the_places_that_are_taken() -> None:
-    pairs = blend(*sources([([7], [3, 7], [3], [9]), ([], [], [], []), ([], [4], [], [])]), 4).pairs()
+    pairs = blend(*sources([([7], [3, 7], [3], [9]), ([], [], [], []), ([], [4], [], [])]), 4, FUSED).pairs()
     assert len(pairs) == 4
     assert pairs.row.tolist() == [0, 0, 0, 2]
     assert pairs.item.tolist() == [7, 3, 9, 4]
@@ -117,7 +118,7 @@ def test_pairs_are_the_places_that_are_taken() -> None:
 
 
 def test_where_keeps_whole_rows_of_pairs() -> None:
-    pairs = blend(*sources([([7], [3, 7], [3], [9])]), 4).pairs()
+    pairs = blend(*sources([([7], [3, 7], [3], [9])]), 4, FUSED).pairs()
     kept = pairs.where(pairs.item != 3)
     assert kept.item.tolist() == [7, 9]
     assert kept.place.tolist() == [1, 3]

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from tasks.recsys import baselines, cooccurrence, index, retrieval
-from tasks.recsys.candidates import COVISITATION, OWN_HISTORY, POPULAR, SOURCES, WEIGHTS, Candidates
+from tasks.recsys.candidates import COVISITATION, CURVES, OWN_HISTORY, POPULAR, SOURCES, Candidates
 from tasks.recsys.interactions import DAY, Histories, Interactions, histories
-from tasks.recsys.retrieval import POPULAR_DAYS, Retriever, Tower, learned_weights, retriever
+from tasks.recsys.retrieval import POPULAR_DAYS, Retriever, Tower, learned_curves, retriever
 from tasks.recsys.two_tower import TwoTower
 from tests.recsys.made import asked, chance, views
 
@@ -158,11 +158,11 @@ def test_nobody_asks(made: Retriever) -> None:
     assert list(made.blended(asked(), K)) == []
 
 
-# the blend's weights
+# the blend's curves
 
 
-def test_weights_are_those_of_the_retriever(made: Retriever) -> None:
-    alone = retriever(EVENTS, CUT, made.tower, made.neighbours, K, (0.0, 0.0, 0.0, 1.0))
+def test_curves_are_those_of_the_retriever(made: Retriever) -> None:
+    alone = retriever(EVENTS, CUT, made.tower, made.neighbours, K, (*[(0.0, 0.0)] * 3, (0.0, 1.0)))
     assert blended(alone, histories(EVENTS, CUT, 50)).item[0].tolist() == made.popular.tolist()
 
 
@@ -181,15 +181,16 @@ def returning(users: int, *, later: bool) -> Interactions:
 def test_where_people_come_back_their_own_history_comes_to_count_most(later: bool) -> None:
     events = returning(150, later=later)
     sources = retriever(events, CUT, tower(300), cooccurrence.covisitation(events, CUT), K)
-    weights = learned_weights(sources, events, 110 * DAY, 50)
-    assert weights[0] / sum(weights) > WEIGHTS[0] / sum(WEIGHTS)
+    learned = learned_curves(sources, events, 110 * DAY, 50)
+    own, near, likely, often = (sum(curve) for curve in learned)
+    assert own > max(near, likely, often)
 
 
-def test_weights_are_of_what_is_before_the_end_alone(made: Retriever) -> None:
+def test_curves_are_of_what_is_before_the_end_alone(made: Retriever) -> None:
     end = 130 * DAY
-    one, other = (learned_weights(made, rows, end, 50) for rows in (EVENTS, EVENTS.before(end)))
+    one, other = (learned_curves(made, rows, end, 50) for rows in (EVENTS, EVENTS.before(end)))
     assert one == other
 
 
-def test_nothing_to_learn_from_leaves_the_weights_alone(made: Retriever) -> None:
-    assert learned_weights(made, KNOWN, CUT, 50) == WEIGHTS
+def test_nothing_to_learn_from_leaves_the_curves_alone(made: Retriever) -> None:
+    assert learned_curves(made, KNOWN, CUT, 50) == CURVES
