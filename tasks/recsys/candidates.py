@@ -100,7 +100,8 @@ def shapes(depth: int) -> npt.NDArray[np.float64]:
     """[depth, 2], of each rank r from 1: 1 / r, and 1 / (smoothing + r); each adds up to 1 over the depth."""
     rank = np.arange(1, depth + 1)
     found = np.stack([1 / rank, 1 / (SMOOTHING + rank)], axis=1)
-    return found / found.sum(axis=0)
+    found /= found.sum(axis=0)
+    return found
 
 
 def blend(lists: Sequence[Ints], scores: Sequence[Floats], k: int, curves: Curves = CURVES) -> Candidates:
