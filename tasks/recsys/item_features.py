@@ -18,7 +18,6 @@ RIDGE = 5.0
 ITERATIONS = 2
 """Of conjugate gradients, from zero: more of them find no better vectors."""
 TINY = np.finfo(np.float32).tiny
-TINY = np.finfo(np.float32).tiny
 
 
 @dataclass(frozen=True)
