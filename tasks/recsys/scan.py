@@ -25,7 +25,7 @@ SAMPLE, FEWEST_TILES = 14, 4
 """One tile in so many tells where a query's threshold lies; at least so many."""
 GROUP = 16
 """Items of the sample of which the best stands for all."""
-NAMED, KEPT, ENOUGH = 2.0, 1.25, 1.05
+NAMED, KEPT, ENOUGH = 2.0, 1.5, 1.05
 """Times k: items that the threshold is to let through, that are compared exactly, that are enough to be sure of k."""
 WORTH = 150
 """Items for each of the k, below which the exact index is as fast."""
