@@ -149,10 +149,10 @@ def test_an_answer_appears_whole(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["answer.json"]
 
 
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
 def test_what_threads_free_is_kept_for_what_they_ask_for_next() -> None:
     faults = [_faults(prelude) for prelude in ("", "from tasks.__main__ import keep_memory; keep_memory()")]
-    assert faults[1] < faults[0] / 4, faults
+    glibc = hasattr(ctypes.CDLL(None), "mallopt")  # elsewhere it has to do no harm
+    assert faults[1] < faults[0] * (0.25 if glibc else 1.5), faults
 
 
 def _faults(prelude: str) -> int:

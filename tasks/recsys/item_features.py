@@ -72,7 +72,7 @@ def drawn(vectors: Floats, features: ItemFeatures, prior: float) -> Floats:
     return weight * vectors + (1 - weight) * said
 
 
-def _fitted(vectors: Floats, matrix: sparse.csr_array, weight: Floats) -> Floats:
+def _fitted(vectors: Floats, matrix: sparse.csr_array, weight: Floats, iterations: int = ITERATIONS) -> Floats:
     """[features, dim]: v, by conjugate gradients, each dimension by itself, preconditioned by the diagonal."""
     back = sparse.csr_array(matrix.T)
     diagonal = back @ weight + RIDGE
@@ -80,7 +80,7 @@ def _fitted(vectors: Floats, matrix: sparse.csr_array, weight: Floats) -> Floats
     left = back @ (weight * vectors)
     step = left / diagonal
     size = (left * step).sum(axis=0)
-    for _ in range(ITERATIONS):
+    for _ in range(iterations):
         moved = back @ (weight * (matrix @ step)) + RIDGE * step
         length = size / np.maximum((step * moved).sum(axis=0), TINY)
         found += length * step

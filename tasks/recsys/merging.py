@@ -30,11 +30,16 @@ def learn(lists: Sequence[Ints], truth: Truth, curves: Curves = CURVES) -> Curve
     start = np.array(curves).ravel() / np.sum(curves)
     mixture = start
     for _ in range(STEPS):
-        by = odds * mixture
-        by *= (share / by.sum(axis=1))[:, None]
-        mixture = by.sum(axis=0) + PRIOR * start
-        mixture /= mixture.sum()
+        mixture = _likelier(mixture, odds, share, start)
     return tuple((round(first, 5), round(second, 5)) for first, second in mixture.reshape(-1, 2).tolist())
+
+
+def _likelier(mixture: Doubles, odds: Doubles, share: Doubles, start: Doubles) -> Doubles:
+    """One step of expectation and maximization from a mixture [sources · shapes]; share [taken]: what each counts."""
+    by = odds * mixture
+    by *= (share / by.sum(axis=1))[:, None]
+    found: Doubles = by.sum(axis=0) + PRIOR * start
+    return found / found.sum()
 
 
 def _odds(lists: Sequence[Ints], truth: Truth) -> tuple[Doubles, Ints]:
