@@ -39,7 +39,8 @@ def _likelier(mixture: Doubles, odds: Doubles, share: Doubles, start: Doubles) -
     by = odds * mixture
     by *= (share / by.sum(axis=1))[:, None]
     found: Doubles = by.sum(axis=0) + PRIOR * start
-    return found / found.sum()
+    found /= found.sum()
+    return found
 
 
 def _odds(lists: Sequence[Ints], truth: Truth) -> tuple[Doubles, Ints]:
