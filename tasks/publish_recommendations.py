@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 LIST_SCHEMA = pa.schema([("list", pa.int32()), ("items", pa.list_(pa.int64())), ("scores", pa.list_(pa.float32()))])
 VISITORS = 100_000
 """Visitors sent to the store at a time."""
-RECALL, NDCG = "recall@50 of the blend", "NDCG@10 after ranking"
+RECALL, NDCG = "recall@50 of the blend", "NDCG@10 of the lists"
 """The figures that champions are compared by."""
 
 
@@ -61,12 +62,16 @@ def publish_recommendations(
     shards = [run.fetch(shard) for shard in candidates]
     out = run.work / "recommendations"
     out.mkdir()
-    made = _make(out, data, shards, run.fetch(ranker), dataset.as_of, config.top)
+    gain = Mean(**ranker.after_minus_before.model_dump())
+    serves = gate.ranker_serves(gain)
+    booster = ranker_files.read_booster(run.fetch(ranker)) if serves else None
+    made = _make(out, data, shards, booster, dataset.as_of, config.top)
     written = run.store(out, dataset.as_of)
     store = publication.store()
     realised = realised_recall.measure(run, store, dataset, data)
     name = f"{datetime.fromtimestamp(dataset.as_of / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}-{run.night[:8]}"
-    figures = {RECALL: Mean(**report.blend.model_dump()), NDCG: Mean(**ranker.ndcg_after.model_dump())}
+    ndcg, ranker_version = (ranker.ndcg_after, ranker.model_version) if serves else (ranker.ndcg_before, None)
+    figures = {RECALL: Mean(**report.blend.model_dump()), NDCG: Mean(**ndcg.model_dump())}
     current, earlier = store.in_force(), store.find(name)
     rolled_back = earlier is not None and earlier.verdict == "rolled_back"
     facts = Facts(
@@ -76,7 +81,7 @@ def publish_recommendations(
         baseline=report.baseline,
         suspect=dataset.suspect,
         blend_minus_baseline=Mean(**report.blend_minus_baseline.model_dump()),
-        after_minus_before=Mean(**ranker.after_minus_before.model_dump()),
+        after_minus_before=gain,
         coverage=made.coverage,
         min_coverage=config.min_coverage,
         distinct_lists=made.distinct_lists,
@@ -93,7 +98,7 @@ def publish_recommendations(
     if current and current.name == name:  # an earlier try put it in force and ended before it could say so
         verdict, reason = _as_decided(current)
     kept: State = "rolled_back" if rolled_back and verdict == "held" else verdict
-    generation = Generation(name, dataset.as_of, run.night, kept, reason, retriever.model_version, ranker.model_version)
+    generation = Generation(name, dataset.as_of, run.night, kept, reason, retriever.model_version, ranker_version)
     default = storage.read_table(out / "default.parquet")
     store.write(generation, _list_frames(out / "lists.parquet"), made.visitors.iter_slices(VISITORS), default)
     verdict, reason = _switch(run, store, generation, verdict, figures)
@@ -131,9 +136,8 @@ def _check_belonging(
         raise BadData(f"candidates of shards {[one.shard for one in shards]}, expected 0 … {dataset.shards - 1}")
 
 
-def _rank(path: Path, data: Path, shards: list[Path], ranker: Path, as_of: int, top: int) -> tuple[pl.DataFrame, int]:
+def _rank(path: Path, data: Path, shards: list[Path], booster: Any, as_of: int, top: int) -> tuple[pl.DataFrame, int]:
     """Writes the best `top` items of every list; returns each list's length and how many lists differ."""
-    booster = ranker_files.read_booster(ranker)
     items = ranker_files.read_items(data, as_of)
     item_ids, past = dataset_files.read_item_ids(data), dataset_files.read_histories(data, as_of)
     lengths: list[pl.DataFrame] = []
@@ -158,9 +162,9 @@ def _rank(path: Path, data: Path, shards: list[Path], ranker: Path, as_of: int, 
     return pl.concat(lengths), len(different)
 
 
-def _make(out: Path, data: Path, shards: list[Path], ranker: Path, as_of: int, top: int) -> Made:
-    """Writes the lists, who reads which, and the default list."""
-    lengths, distinct = _rank(out / "lists.parquet", data, shards, ranker, as_of, top)
+def _make(out: Path, data: Path, shards: list[Path], booster: Any, as_of: int, top: int) -> Made:
+    """Writes the lists, who reads which, and the default list; without a booster in the order of the candidates."""
+    lengths, distinct = _rank(out / "lists.parquet", data, shards, booster, as_of, top)
     visitors = _visitors(data, shards)
     storage.write_table(out / "visitors.parquet", visitors)
     popular = storage.read_table(shards[0] / "default.parquet")["item"].to_numpy()[:top]

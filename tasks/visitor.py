@@ -138,7 +138,9 @@ def _explained(generation: Generation, visitor: int, number: int, work: Path) ->
     data = tracking.parts(f"runs:/{made.dataset}/dataset", needed, work / "dataset")
     holder = made.candidates[number % len(made.candidates)]
     shard = tracking.parts(f"runs:/{holder}/candidates", ("serve.parquet",), work / "candidates")
-    booster = ranker_files.read_booster(tracking.parts(f"runs:/{made.ranker}/ranker", (), work))
+    booster = None
+    if generation.ranker_version:
+        booster = ranker_files.read_booster(tracking.parts(f"runs:/{made.ranker}/ranker", (), work))
     user = np.flatnonzero(dataset_files.read_user_ids(data) == visitor).astype(np.int32)
     past = dataset_files.read_histories(data, generation.as_of, user)
     pairs = candidate_files.read_list(shard / "serve.parquet", number)
@@ -173,7 +175,8 @@ def lines(found: Visitor) -> Iterator[str]:
     yield f"\ndid, the newest first, {len(found.history)} in all"
     for did in found.history[:SHOWN]:
         yield f"  {_minute(did.time)}  {did.event:<12} item {did.item}"
-    yield f"\ngets {found.length} items; the first {len(found.listed)}, and what moved their scores most"
+    why = "what moved their scores most" if any(one.reasons for one in found.listed) else "where the blend has them"
+    yield f"\ngets {found.length} items; the first {len(found.listed)}, and {why}"
     yield from _ranked(found.listed, 1)
     if found.missed:
         yield "\njust missed the list"

@@ -18,7 +18,7 @@ from tasks.demo_data import make_demo_data
 from tasks.recsys.candidates import SOURCES
 from tasks.recsys.interactions import EVENTS
 from tasks.recsys.synthetic import DemoConfig
-from tests.test_verbs import Night, run_night
+from tests.test_verbs import BETTER, Night, run_night
 from tests.world import Home
 
 NOBODY = 987_654_321
@@ -33,7 +33,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def night(new_home: Callable[[], Home], shop: Path) -> Night:
-    return run_night(new_home(), shop)
+    return run_night(new_home(), shop, BETTER)
 
 
 @pytest.fixture(autouse=True)

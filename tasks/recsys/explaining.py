@@ -40,13 +40,13 @@ class Explained:
     sources: dict[str, int]
     """those that named it → its rank there, from 1"""
     reasons: tuple[Reason, ...]
-    """up first, the strongest first; empty where nothing was learned"""
+    """up first, the strongest first; empty where the order is the blend's"""
 
 
 def explain(booster: Any, pairs: Pairs, history: Histories, items: ItemTable) -> list[Explained]:
     """One list's pairs and its history [1] → all its candidates, best first, as serving ranks them.
 
-    booster: None where the ranker learned nothing; the blend's order is kept then, without reasons.
+    booster: None where the ranker learned nothing or steps aside; the blend's order is kept then, without reasons.
     """
     if not len(pairs):
         return []

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
+from tasks.recsys import metrics
 from tasks.recsys.metrics import Mean
 
 Verdict = Literal["promoted", "held", "first", "forced"]
@@ -74,14 +75,26 @@ def decide(facts: Facts) -> tuple[Verdict, str]:
     objections = [text for text in (_rolled_back(facts), *_suspect(facts), *_lists(facts), *_quality(facts)) if text]
     would = f"; the gate would have held: {_join(objections)}" * bool(objections)
     if facts.published_as_of is None:
-        return "first", "nothing was published before" + would
+        return "first", f"nothing was published before; {_order(facts)}" + would
     if facts.force_reason:
-        return "forced", facts.force_reason + would
-    if objections:
-        return "held", _join(objections)
-    return "promoted", _join(
-        [_blend(facts), f"ranker's NDCG@10 minus the order before: {told(facts.after_minus_before)}"]
-    )
+        return "forced", f"{facts.force_reason}; {_order(facts)}" + would
+    return ("held", _join(objections)) if objections else ("promoted", _join([_blend(facts), _order(facts)]))
+
+
+def ranker_serves(after_minus_before: Mean) -> bool:
+    """Whether the lists are in the ranker's order, given the paired NDCG@10 of that minus the order it was given.
+
+    A ranker that is not shown to beat the order it was given steps aside: the lists keep that order, which is the one
+    that the rest of the gate judges.
+    """
+    return metrics.verdict(after_minus_before) == "better"
+
+
+def _order(facts: Facts) -> str:
+    gain = f"NDCG@10 minus that of the order before: {told(facts.after_minus_before)}"
+    if ranker_serves(facts.after_minus_before):
+        return f"ranker's {gain}"
+    return f"the ranker steps aside, not shown to beat the order it was given: {gain}"
 
 
 def _not_asked(facts: Facts) -> str:
@@ -124,19 +137,13 @@ def _lists(facts: Facts) -> list[str]:
 
 
 def _quality(facts: Facts) -> list[str]:
-    """Held unless tonight's lists are shown to be better: the interval of each paired difference lies above 0.
-
-    A ranker that had too little to learn from leaves the order as it is, which is no objection.
-    """
+    """Held unless tonight's retrieval is shown to be better: the interval of the paired difference lies above 0."""
     objections = []
-    gain, order = facts.blend_minus_baseline, facts.after_minus_before
+    gain = facts.blend_minus_baseline
     if gain.low is None:
         objections.append(f"too few warm users did anything in the window: recall@50 has no interval (n = {gain.n})")
     elif gain.low <= 0:
         objections.append(f"not shown to beat the simple methods: {_blend(facts)}")
-    changed = (order.low, order.high) != (0.0, 0.0)
-    if order.low is not None and order.low <= 0 and changed:
-        objections.append(f"the ranker's order is not shown to beat the order it was given: NDCG@10 {told(order)}")
     return objections + _drops(facts)
 
 

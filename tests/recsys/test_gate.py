@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from tasks.recsys.gate import Facts, Record, decide
+from tasks.recsys.gate import Facts, Record, decide, ranker_serves
 from tasks.recsys.metrics import Mean
 
 BETTER, NOISE, WORSE = Mean(0.02, 0.01, 0.03, 400), Mean(0.0, -0.01, 0.01, 400), Mean(-0.02, -0.03, -0.01, 400)
@@ -31,7 +31,10 @@ def test_a_better_night_is_promoted_with_its_numbers() -> None:
 
 
 def test_the_first_is_published_whatever_the_gate_says() -> None:
-    assert decide(replace(GOOD, published_as_of=None)) == ("first", "nothing was published before")
+    verdict, reason = decide(replace(GOOD, published_as_of=None))
+    assert verdict == "first"
+    assert reason.startswith("nothing was published before; ranker's NDCG@10")
+    assert "would have held" not in reason
     verdict, reason = decide(replace(GOOD, published_as_of=None, blend_minus_baseline=WORSE))
     assert verdict == "first"
     assert "would have held: not shown to beat" in reason
@@ -42,8 +45,6 @@ def test_the_first_is_published_whatever_the_gate_says() -> None:
     [
         (replace(GOOD, blend_minus_baseline=WORSE), "not shown to beat the simple methods: recall@50 of the blend"),
         (replace(GOOD, blend_minus_baseline=NOISE), "+0.0000 [-0.0100, +0.0100], n = 400"),
-        (replace(GOOD, after_minus_before=WORSE), "order is not shown to beat the order it was given"),
-        (replace(GOOD, after_minus_before=NOISE), "order is not shown to beat the order it was given"),
         (replace(GOOD, blend_minus_baseline=NOBODY), "n = 0"),
         (replace(GOOD, suspect=("no view",)), "the input is suspect: no view"),
         (replace(GOOD, coverage=0.6), "60.00% of the visitors"),
@@ -79,7 +80,8 @@ def test_a_backfill_publishes_when_it_is_asked_to() -> None:
 def test_a_forced_night_keeps_its_reason_and_what_the_gate_had_said() -> None:
     verdict, reason = decide(replace(GOOD, force_reason="a new catalogue", coverage=0.5))
     assert verdict == "forced"
-    assert reason.startswith("a new catalogue; the gate would have held: only 50.00%")
+    assert reason.startswith("a new catalogue; ranker's NDCG@10")
+    assert "; the gate would have held: only 50.00%" in reason
 
 
 @pytest.mark.parametrize("asked", [{}, {"force_reason": "please"}, {"publish": "always", "backfill": True}])
@@ -127,8 +129,17 @@ def test_a_champion_without_a_figure_is_no_measure() -> None:
     assert against(0.01, unknown, Record("version 2", 2, False, {}))[0] == "promoted"
 
 
-def test_a_ranker_that_leaves_the_order_as_it_is_is_no_objection() -> None:
-    assert decide(replace(GOOD, after_minus_before=Mean(0.0, 0.0, 0.0, 400)))[0] == "promoted"
+@pytest.mark.parametrize("gain", [WORSE, NOISE, NOBODY, Mean(0.0, 0.0, 0.0, 400), Mean(0.1, None, None, 1)])
+def test_a_ranker_that_is_not_shown_to_beat_the_order_it_was_given_steps_aside(gain: Mean) -> None:
+    assert not ranker_serves(gain)
+    verdict, reason = decide(replace(GOOD, after_minus_before=gain))
+    assert verdict == "promoted"
+    assert "the ranker steps aside, not shown to beat the order it was given: NDCG@10" in reason
+
+
+def test_a_ranker_that_is_shown_to_be_better_serves() -> None:
+    assert ranker_serves(BETTER)
+    assert "ranker's NDCG@10 minus that of the order before: +0.0200 [+0.0100, +0.0300]" in decide(GOOD)[1]
 
 
 def test_the_same_day_may_be_published_again() -> None:
