@@ -13,10 +13,11 @@ import numpy as np
 import polars as pl
 import pytest
 
+from benchmarks.planted import liked, planted_affinity, planted_tastes
 from tasks.demo_data import EVENTS, MARKER, PARTS, TREE, VERSION, main, make_demo_data
 from tasks.recsys import synthetic_events, synthetic_properties
 from tasks.recsys.synthetic import DAY, SNAPSHOTS, SPAN, START, WEEK, DemoConfig, Shop, life_ms, make_shop
-from tasks.recsys.synthetic_events import drifting_odds, event_blocks, planted_affinity, planted_tastes
+from tasks.recsys.synthetic_events import drifting_odds, event_blocks
 from tasks.recsys.synthetic_properties import property_blocks
 from tasks.recsys.synthetic_visits import view_counts
 
@@ -382,7 +383,7 @@ class Window:
         return self.recall(np.tile(self.popular, (len(self.visitors), 1)), seen)
 
     def planted_recall(self, shop: Shop, seen: bool = True) -> float:
-        tastes = planted_tastes(shop)[self.visitors]
+        tastes = liked(shop, planted_tastes(shop)[self.visitors])
         week = (self.cut - START) // WEEK
         best = np.argsort(-planted_affinity(shop, drifting_odds(shop), tastes, week), axis=1)[:, :50]
         return self.recall(shop.item_id[best], seen)
@@ -409,7 +410,7 @@ def test_at_noise_1_tastes_are_worth_nothing(chance_events: pl.DataFrame, shop: 
 
 
 def test_planted_affinity_is_a_distribution_over_the_living(shop: Shop) -> None:
-    affinity = planted_affinity(shop, drifting_odds(shop), planted_tastes(shop)[:100], week=10)
+    affinity = planted_affinity(shop, drifting_odds(shop), liked(shop, planted_tastes(shop)[:100]), week=10)
     assert affinity.sum(axis=1) == pytest.approx(np.ones(100))
     dead = ((shop.item_born > 10) | (shop.item_dies <= 10))[: shop.sold]
     assert affinity[:, dead].max() == 0

@@ -11,12 +11,12 @@ import polars as pl
 
 from tasks.recsys.synthetic import (
     DAY,
-    FULL_VISITORS,
     MINUTE,
     SECOND,
     START,
     WEEKS,
     Bools,
+    DemoConfig,
     Floats,
     Ints,
     Part,
@@ -68,44 +68,70 @@ class Odds:
         return item
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """The views of a block of visitors as these meant them, before chance replaces its share."""
+
+    first: int
+    """visitorid of the block's first visitor"""
+    visits: Visits
+    """When they looked."""
+    tastes: Ints
+    """[visitors, 3] clusters that they like, best first."""
+    item: Ints
+    """[views] the item of each view."""
+    again: Bools
+    """[views] whether the visitor has come back to it."""
+
+
 def event_blocks(shop: Shop) -> Iterator[pl.DataFrame]:
     """The rows of events.csv, a block of visitors at a time; rows of a block are in the order of time."""
-    counts = view_counts(shop.config)
-    odds, chance = drifting_odds(shop), fixed_odds(shop)
+    chance = fixed_odds(shop)
     baskets = 0
-    for block, first in enumerate(range(0, len(counts), VISITORS_A_BLOCK)):
-        visits = lay_out(counts[first : first + VISITORS_A_BLOCK], stream(shop.config, Part.VISITS, block))
-        tastes = draw_tastes(shop, block, int(visits.visitor[-1]) + 1)
-        item, again = choose_items(shop, odds, visits, tastes, block)
-        steps = funnel(visits, item, again, stream(shop.config, Part.FUNNEL, block))
-        chosen = replace_by_chance(shop, chance, item[steps.view], visits.week[steps.view], block)
+    for block, chosen in enumerate(chosen_blocks(shop)):
+        visits = chosen.visits
+        steps = funnel(visits, chosen.item, chosen.again, stream(shop.config, Part.FUNNEL, block))
+        item = replace_by_chance(shop, chance, chosen.item[steps.view], visits.week[steps.view], block)
         yield pl.DataFrame(
             {
                 "timestamp": START + steps.at,
-                "visitorid": first + visits.visitor[steps.view],
+                "visitorid": chosen.first + visits.visitor[steps.view],
                 "event": KINDS.gather(steps.kind),
-                "itemid": shop.item_id[chosen],
+                "itemid": shop.item_id[item],
                 "transactionid": pl.Series(steps.basket + baskets).set(pl.Series(steps.basket < 0), None),
             }
         ).sort("timestamp", maintain_order=True)
         baskets += int(steps.basket.max()) + 1
 
 
+def chosen_blocks(shop: Shop) -> Iterator[Chosen]:
+    """What the visitors have in mind, a block of visitors at a time."""
+    counts, odds = view_counts(shop.config), drifting_odds(shop)
+    for block, first in enumerate(range(0, len(counts), VISITORS_A_BLOCK)):
+        visits = lay_out(counts[first : first + VISITORS_A_BLOCK], stream(shop.config, Part.VISITS, block))
+        tastes = draw_tastes(shop, block, int(visits.visitor[-1]) + 1)
+        yield Chosen(first, visits, tastes, *choose_items(shop, odds, visits, tastes, block))
+
+
+def drifts(shop: Shop) -> Floats:
+    """[WEEKS, sold] how far each item is above or below its usual popularity, as a logarithm."""
+    rng = stream(shop.config, Part.DRIFT)
+    drift = np.zeros((WEEKS + 1, shop.sold))
+    for week in range(WEEKS):
+        drift[week + 1] = DRIFT_KEPT * drift[week] + DRIFT_STEP * rng.standard_normal(shop.sold)
+    return drift[1:]
+
+
 def drifting_odds(shop: Shop) -> Odds:
     """Odds of an item for somebody with a taste: popularity that drifts from week to week, stock and life."""
-    rng = stream(shop.config, Part.DRIFT)
-    drift = np.zeros(shop.sold)
-    weight = np.zeros((WEEKS, shop.sold))
-    for week in range(WEEKS):
-        drift = DRIFT_KEPT * drift + DRIFT_STEP * rng.standard_normal(shop.sold)
-        stock = np.where(shop.available[week, : shop.sold], 1.0, OUT_OF_STOCK)
-        weight[week] = _alive(shop, week) * stock * np.exp(drift)
-    return _odds(shop, weight)
+    stock = np.where(shop.available[:, : shop.sold], 1.0, OUT_OF_STOCK)
+    alive = np.stack([alive_popularity(shop, week) for week in range(WEEKS)])
+    return odds_of(shop, alive * stock * np.exp(drifts(shop)))
 
 
 def fixed_odds(shop: Shop) -> Odds:
     """Odds of an item when chance alone decides: one popularity for all weeks, over the items alive."""
-    return _odds(shop, np.stack([_alive(shop, week) for week in range(WEEKS)]))
+    return odds_of(shop, np.stack([alive_popularity(shop, week) for week in range(WEEKS)]))
 
 
 def draw_tastes(shop: Shop, block: int, visitors: int) -> Ints:
@@ -115,33 +141,6 @@ def draw_tastes(shop: Shop, block: int, visitors: int) -> Ints:
     related = rng.random(visitors) < SECOND_IS_PARTNER
     tastes[:, 1] = np.where(related, shop.cluster_partner[tastes[:, 0]], tastes[:, 1])
     return tastes
-
-
-def planted_tastes(shop: Shop) -> Ints:
-    """[visitors, 3] clusters that every visitor likes, best first; the row is the visitorid."""
-    total = shop.config.sized(FULL_VISITORS)
-    firsts = range(0, total, VISITORS_A_BLOCK)
-    return np.concatenate(
-        [draw_tastes(shop, block, min(VISITORS_A_BLOCK, total - first)) for block, first in enumerate(firsts)]
-    )
-
-
-def planted_affinity(shop: Shop, odds: Odds, tastes: Ints, week: int) -> Floats:
-    """[visitors, sold] chance that a newly met item of the week is this one, by `tastes` [visitors, 3].
-
-    The best that anybody can know of what is new to a visitor; what was seen before comes back on top of it.
-    """
-    running = odds.running[week * shop.sold : (week + 1) * shop.sold + 1]
-    weight = np.diff(running)
-    mass = np.bincount(shop.item_cluster[: shop.sold], weight, len(shop.cluster_appeal))
-    inside = weight / np.maximum(mass, 1e-300)[shop.item_cluster[: shop.sold]]
-    liked = np.zeros((len(tastes), len(mass)))
-    row = np.arange(len(tastes))
-    for taste, share in enumerate(TASTES):
-        np.add.at(liked, (row, tastes[:, taste]), share * (1 - WANDER - COMPLEMENT))
-        np.add.at(liked, (row, shop.cluster_partner[tastes[:, taste]]), share * COMPLEMENT)
-    affinity: Floats = liked[:, shop.item_cluster[: shop.sold]] * inside + WANDER * weight / weight.sum()
-    return affinity
 
 
 @dataclass(frozen=True)
@@ -168,7 +167,7 @@ def choose_items(shop: Shop, odds: Odds, visits: Visits, tastes: Ints, block: in
     cluster = np.where(turn < COMPLEMENT, shop.cluster_partner[cluster], cluster)
     cluster = np.where(turn > 1 - WANDER, -1, cluster)
     met = odds.draw(visits.week, cluster, rng.random(views))
-    source = _sources(visits, rng)
+    source = origins(looks_back(visits, rng))
     item = met[source]
     # What has died meanwhile cannot be looked at again.
     dead = visits.week >= shop.item_dies[item]
@@ -205,26 +204,31 @@ def replace_by_chance(shop: Shop, chance: Odds, item: Ints, week: Ints, block: i
     """[events] the items, of which the share `noise` is drawn anew, whoever the visitor."""
     rng = stream(shop.config, Part.CHANCE, block)
     hit = np.flatnonzero(rng.random(len(item)) < shop.config.noise)
-    replaced = item.copy()
-    replaced[hit] = chance.draw(week[hit], np.full(len(hit), -1), rng.random(len(hit)))
-    return replaced
+    changed = item.copy()
+    changed[hit] = chance.draw(week[hit], np.full(len(hit), -1), rng.random(len(hit)))
+    return changed
 
 
-def _alive(shop: Shop, week: int) -> Floats:
+def replaced(config: DemoConfig, views: int, block: int) -> Bools:
+    """[views] whether `replace_by_chance` replaces the item of a view of the block; views are its first events."""
+    return stream(config, Part.CHANCE, block).random(views) < config.noise
+
+
+def alive_popularity(shop: Shop, week: int) -> Floats:
     """[sold] popularity of the items alive in the week, 0 for the others."""
     alive = (shop.item_born <= week) & (week < shop.item_dies)
     weight: Floats = (shop.item_popularity * alive)[: shop.sold]
     return weight
 
 
-def _odds(shop: Shop, weight: Floats) -> Odds:
+def odds_of(shop: Shop, weight: Floats) -> Odds:
     """Odds from the weights [WEEKS, sold] of the items."""
     running = np.zeros(weight.size + 1)
     np.cumsum(weight, out=running[1:])
     return Odds(running, shop.first_sold)
 
 
-def _sources(visits: Visits, rng: np.random.Generator) -> Ints:
+def looks_back(visits: Visits, rng: np.random.Generator) -> Ints:
     """[views] the earlier view of the same visitor whose item is looked at again, else the view itself."""
     views = len(visits.visitor)
     returns = np.where(visits.away > 0, RETURN_LATER * 0.5 ** (visits.away / RETURN_HALVES), RETURN_NOW)
@@ -233,8 +237,13 @@ def _sources(visits: Visits, rng: np.random.Generator) -> Ints:
     back = np.floor(1 / (1 - rng.random(views)))
     anywhere = 1 + np.floor(rng.random(views) * visits.position)
     back = np.where(back > visits.position, anywhere, back).astype(np.int64)
-    source = np.arange(views) - np.where(rng.random(views) < returns, back, 0)
-    # A return to a return is a return to where that one began: halve the chains until all end.
+    source: Ints = np.arange(views) - np.where(rng.random(views) < returns, back, 0)
+    return source
+
+
+def origins(source: Ints) -> Ints:
+    """[views] where the chain of returns that leads to each view began: its source's source, and so on."""
+    # Halve the chains until all end.
     while not np.array_equal(further := source[source], source):
         source = further
     return source
