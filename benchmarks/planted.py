@@ -23,9 +23,11 @@ from itertools import pairwise
 import numpy as np
 
 from benchmarks.planted_windows import Past, Window, drawn_views, expected, memories, survival
-from tasks.recsys import interactions
+from tasks.recsys.interactions import Interactions
+from tasks.recsys.interactions import Ints as Rows
 from tasks.recsys.synthetic import (
     COMES_BACK,
+    DAY,
     FULL_VISITORS,
     SELLS_OUT,
     START,
@@ -54,9 +56,12 @@ from tasks.recsys.synthetic_events import (
 )
 
 OPTIMUM = "planted optimum"
-OF_KNOWN = "planted optimum, known items"
-OF_PAST = "planted optimum, known items, tastes read off"
-BOUNDS = (OPTIMUM, OF_KNOWN, OF_PAST)
+OF_KNOWN = "planted: known items only"
+OF_PAST = "planted: and tastes read off"
+OF_COUNTS = "planted: and weights counted"
+BOUNDS = (OPTIMUM, OF_KNOWN, OF_PAST, OF_COUNTS)
+HALF_LIFE = 14 * DAY
+"""An interaction counts half as much after it; 5 to 14 days find the same."""
 VISITORS = 200
 """Visitors whose lists are ordered at a time."""
 CLUSTERS = 128
@@ -64,41 +69,52 @@ CLUSTERS = 128
 
 
 def lists(
-    shop: Shop, visitors: Ints, items: Ints, known: int, window: tuple[int, int], depth: int
-) -> Iterator[tuple[str, interactions.Ints]]:
-    """Lists [visitors, depth] for the window start ≤ time < end (UTC ms), as dense ids.
+    shop: Shop, visitors: Ints, items: Ints, known: Interactions, window: tuple[int, int], depth: int
+) -> Iterator[tuple[str, Rows]]:
+    """Lists [visitors, depth] of dense ids for the window start ≤ time < end (UTC ms), by who knows less and less.
 
-    visitors: ids, each with a view before the window; items: [items] itemid of each dense id, of which the first
-    `known` were met before the window.  First of all items alive, whether or not somebody has met them, then of the
-    known ones alone, then of these by somebody who reads the visitors' tastes off what they did.
+    visitors: ids, each with a view before the window; items: [items] itemid of each dense id; known: what was before
+    the window.  First the optimum, of all items that are alive whether or not somebody has met them; then of those that
+    somebody has met; then by somebody who reads the visitors' tastes off what they did; then who counts, of each item,
+    how often it was met of late, and knows neither its weight nor whether it is alive.
     """
-    # What nobody ever met has a number beyond theirs.
+    # What nobody ever meets is numbered beyond the others.
     dense = np.append(len(items) + np.arange(shop.sold), -1).astype(np.int32)
     dense[np.argsort(shop.item_id)[items]] = np.arange(len(items))
     order = np.argsort(visitors)
     week = (window[0] - START) // WEEK
     past = memories(shop, visitors[order], window[0])
     ahead = expected(shop, past, *drawn_views(shop, past, *window), week)
+    weights, counted = forecast(shop, week), (counts(known, window[0], dense[:-1]),) * 2
+    alive, met = alive_popularity(shop, week) > 0, dense[:-1] < known.items
     tastes = liked(shop, planted_tastes(shop)[visitors[order]])
-    alive = alive_popularity(shop, week) > 0
-    met = alive & (dense[:-1] < known)
-    bounds = [(OPTIMUM, tastes, alive), (OF_KNOWN, tastes, met)]
+    bounds = [(OPTIMUM, tastes, alive, weights), (OF_KNOWN, tastes, alive & met, weights)]
     if len(shop.cluster_appeal) <= CLUSTERS:
-        bounds.append((OF_PAST, read_tastes(shop, past), met))
-    for name, likes, may in bounds:
-        yield name, dense[best(shop, ahead, likes, week, may, depth)][np.argsort(order)]
+        read = read_tastes(shop, past)
+        bounds += [(OF_PAST, read, alive & met, weights), (OF_COUNTS, read, met, counted)]
+    for name, likes, may, (taken, by_chance) in bounds:
+        found = best(shop, ahead, likes, week, may, taken, by_chance, depth)
+        yield name, dense[found][np.argsort(order)]
 
 
-def best(shop: Shop, window: Window, tastes: Floats, week: int, may: Bools, depth: int) -> Ints:
+def counts(known: Interactions, cut: int, dense: Rows) -> Floats:
+    """[WEEKS, sold] how often each item was met before the cut, the older the less; dense: [sold] dense ids."""
+    weight = np.bincount(known.item, 0.5 ** ((cut - known.time) / HALF_LIFE), known.items)
+    return np.tile(np.append(weight, 1e-9)[np.minimum(dense, known.items)], (WEEKS, 1))
+
+
+def best(
+    shop: Shop, window: Window, tastes: Floats, week: int, may: Bools, taken: Floats, by_chance: Floats, depth: int
+) -> Ints:
     """[visitors, depth] the items that are likeliest in the window, of those [sold] that may be named; -1 after them.
 
-    tastes: [visitors, clusters] chance that a visit is for the cluster.
+    tastes: [visitors, clusters] chance that a visit is for the cluster; taken, by_chance: [WEEKS, sold] what the items
+    weigh for who has a taste, and when chance decides.
     """
-    taken, by_chance = forecast(shop, week)
     odds, found = odds_of(shop, taken), []
     # What dies gives way to as much that is born.
     left = by_chance.sum(axis=1) / by_chance[week].sum()
-    by_chance *= shop.config.noise / by_chance[week].sum()
+    by_chance = by_chance * shop.config.noise / by_chance[week].sum()
     for first in range(0, len(tastes), VISITORS):
         rows = slice(first, first + VISITORS)
         new = window.views[rows] @ by_chance

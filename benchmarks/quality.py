@@ -156,8 +156,8 @@ def _optimum(night: Night, shop: Shop) -> Values:
     window = dataset.second_cut, dataset.as_of
     asked = evaluation.question(night.interactions, *window, dataset.history_cap)
     visitors = dataset_files.read_user_ids(night.data)[asked.truth.user]
-    items = dataset_files.read_item_ids(night.data)
-    found = planted.lists(shop, visitors, items, asked.catalogue, window, DEPTH)
+    items, known = dataset_files.read_item_ids(night.data), night.interactions.before(window[0])
+    found = planted.lists(shop, visitors, items, known, window, DEPTH)
     return {name: _recalls(lists, asked) for name, lists in found}
 
 
@@ -224,7 +224,8 @@ def _ratios(values: Values) -> dict[str, object]:
     for metric in next(iter(values.values())):
         others = [name for name in values if name not in (*OURS, *bounds)]
         best = max(others, key=lambda name: float(values[name][metric].mean()))
-        pairs = [*itertools.product(OURS, (best, *bounds)), (RANKED, "blend"), (BLANKED, "blend")]
+        pairs = [*((name, best) for name in OURS), (RANKED, "blend"), (BLANKED, "blend")]
+        pairs += itertools.product(("two_tower", "blend"), bounds)
         for name, other in pairs:
             ratio = metrics.ratio(values[name][metric], values[other][metric])
             print(

@@ -12,7 +12,7 @@ from tasks import dataset_files
 from tasks.demo_data import make_demo_data
 from tasks.recsys import baselines, evaluation, metrics
 from tasks.recsys.evaluation import Question
-from tasks.recsys.interactions import Ints
+from tasks.recsys.interactions import Ints, Longs
 from tasks.recsys.metrics import Doubles
 from tasks.recsys.synthetic import START, WEEK, DemoConfig, Shop, make_shop
 from tests.world import Home
@@ -27,7 +27,7 @@ class Measured:
     """Demo data, what is asked of them, and what lists of it are worth."""
 
     shop: Shop
-    visitors: Ints
+    visitors: Longs
     window: tuple[int, int]
     asked: Question
     bounds: dict[str, Ints]
@@ -45,8 +45,8 @@ def measure(home: Home, noise: float) -> Measured:
     interactions = dataset_files.read_interactions(stored)
     asked = evaluation.question(interactions, *window, dataset.history_cap)
     shop, visitors = make_shop(config), dataset_files.read_user_ids(stored)[asked.truth.user]
-    items = dataset_files.read_item_ids(stored)
-    bounds = dict(planted.lists(shop, visitors, items, asked.catalogue, window, DEPTH))
+    items, known = dataset_files.read_item_ids(stored), interactions.before(window[0])
+    bounds = dict(planted.lists(shop, visitors, items, known, window, DEPTH))
     simple = dict(baselines.every(interactions, asked.asked, window[0], DEPTH))
     return Measured(shop, visitors, window, asked, bounds, simple)
 
@@ -72,9 +72,9 @@ def test_without_noise_nothing_simple_comes_near_it(structure: Measured, k: int)
 
 
 def test_who_knows_more_is_not_worse(structure: Measured) -> None:
-    everything, known, past = (structure.recall(structure.bounds[name]).mean() for name in planted.BOUNDS)
-    assert everything > known > past
-    assert past > max(structure.recall(lists).mean() for lists in structure.simple.values())
+    everything, known, past, counts = (structure.recall(structure.bounds[name]).mean() for name in planted.BOUNDS)
+    assert everything > known > past > counts
+    assert counts > max(structure.recall(lists).mean() for lists in structure.simple.values())
 
 
 def test_it_does_not_know_the_answers(structure: Measured) -> None:
@@ -85,7 +85,7 @@ def test_it_does_not_know_the_answers(structure: Measured) -> None:
 
 def test_what_it_expects_comes_true(structure: Measured) -> None:
     """The returns that it expects, within five standard deviations of a count."""
-    visitors, week = np.sort(structure.visitors).astype(np.int64), (structure.window[0] - START) // WEEK
+    visitors, week = np.sort(structure.visitors), (structure.window[0] - START) // WEEK
     past = memories(structure.shop, visitors, structure.window[0])
     views, source = drawn_views(structure.shop, past, *structure.window)
     returns = expected(structure.shop, past, views, source, week).returned.sum()
