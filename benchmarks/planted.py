@@ -13,7 +13,7 @@ what the visitor does in the window:
     chance     the share `noise` of all views is of any item, by popularity.
 
 Left out: that views of a visit share a taste, that a cart is one more event of its item, and that a relevant item
-weighs the more in recall the fewer there are (weighing it so changed no recall by more than 0.004).  Of the past the
+weighs the more in recall the fewer there are (weighing it so changed no figure by more than 0.005).  Of the past the
 oracle knows one thing that nobody could: which events chance has replaced, but not what they would have been.
 """
 
