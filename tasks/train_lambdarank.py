@@ -4,6 +4,7 @@ import itertools
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tasks.recsys.candidates import SOURCES, Pairs, items_without
 from tasks.recsys.features import FEATURES, features
 from tasks.recsys.interactions import Histories, Interactions, Ints
 from tasks.recsys.metrics import Bools, Doubles, Mean
+from tasks.recsys.parallel import in_order
 from tasks.recsys.ranking import Boosting, Groups
 from tasks.tracking import RANKER_CURVE, RANKER_MODEL, TaskRun
 
@@ -27,6 +29,8 @@ DEPTH = 300
 """Items a simple method names before the unavailable ones are left out."""
 SIMPLE = ("own_history_then_popular", "own_history_then_covisitation_then_popular")
 """Baselines that order a list of ten well."""
+Block = tuple[Ints, Pairs]
+"""Ids [lists] of some groups, and the pairs of their candidates."""
 EXPLAINED = 5_000
 """Pairs that the features' contributions are averaged over."""
 
@@ -115,12 +119,12 @@ def _report(out: Path, found: Mapping[str, Mean], run: TaskRun) -> None:
 def _learn(night: Night, config: TrainLambdarankConfig) -> Learned | None:
     """A booster, or None when there is too little to learn from: the blend's order is then kept."""
     cuts = (*night.dataset.ranker_cuts, night.dataset.second_cut)
-    parts = []
-    for cut, end in itertools.pairwise(cuts):
-        number, found = _groups(night, cut, end)
-        parts.append(ranking.learnable(found))
-        log.info("window from %d: %d groups, %d with a positive", cut, number, len(parts[-1].size))
-    early, last = ranking.concatenate(parts[:-1]), parts[-1]
+    sampled, pairs, last = [], 0, _no_groups()
+    for number, (cut, end) in enumerate(itertools.pairwise(cuts)):
+        last = _groups(night, cut, end)
+        sampled.append(ranking.down_sample(last, config.negative_share, config.seed + number))
+        pairs += len(last.grade)
+    early = ranking.concatenate(sampled[:-1])
     if min(len(early.size), len(last.size)) < config.min_groups:
         log.warning(
             "%d groups to learn from and %d to stop by, at least %d of each are needed: nothing is learned, the "
@@ -129,13 +133,15 @@ def _learn(night: Night, config: TrainLambdarankConfig) -> Learned | None:
         )
         return None
     how = Boosting(config.max_trees, config.leaves, config.shrinkage, config.seed)
-    stopped, curve = ranking.train(ranking.down_sample(early, config.negative_share, config.seed), last, how)
-    sampled = ranking.down_sample(ranking.concatenate(parts), config.negative_share, config.seed)
+    every = ranking.concatenate(sampled)
+    with ThreadPoolExecutor(1) as pool:  # on a thread of its own: LightGBM's sums are the same on one thread alone
+        growing = pool.submit(ranking.refit, every, how.max_trees, how)
+        stopped, curve = ranking.train(early, last, how)
+        booster = ranking.first(growing.result(), stopped.best_iteration)
     log.info(
         "%d trees from %d groups, %d of their %d pairs",
-        *(stopped.best_iteration, len(sampled.size), len(sampled.grade), sum(len(part.grade) for part in parts)),
+        *(stopped.best_iteration, len(every.size), len(every.grade), pairs),
     )
-    booster = ranking.refit(sampled, stopped.best_iteration, how)
     return Learned(
         booster,
         curve=curve,
@@ -144,16 +150,25 @@ def _learn(night: Night, config: TrainLambdarankConfig) -> Learned | None:
     )
 
 
-def _groups(night: Night, cut: int, end: int) -> tuple[int, Groups]:
-    """The number of groups of a cut, over all shards, and those with a candidate, graded by what followed."""
+def _groups(night: Night, cut: int, end: int) -> Groups:
+    """The groups of a cut with a positive among their candidates, graded by what followed, over all shards."""
     items = ranker_files.read_items(night.data, cut)
     past, truth = groups.learners(night.interactions, cut, end, night.dataset.history_cap)
-    parts = []
+
+    def graded(block: Block) -> Groups:
+        ids, pairs = block
+        grade = ranking.grades(ids[pairs.row], pairs.item, truth)
+        return ranking.learnable(Groups(features(pairs, past.take(ids), items), grade, np.bincount(pairs.row)))
+
+    found = ranking.concatenate([_no_groups(), *in_order(graded, _blocks(night, cut))])
+    log.info("window from %d: %d groups, %d with a positive", cut, len(past), len(found.size))
+    return found
+
+
+def _blocks(night: Night, cut: int) -> Iterator[Block]:
+    """The candidates of the groups of a cut, shard by shard."""
     for shard in night.shards:
-        for ids, pairs in candidate_files.read_blocks(shard / "groups" / f"{cut}.parquet"):
-            grade = ranking.grades(ids[pairs.row], pairs.item, truth)
-            parts.append(Groups(features(pairs, past.take(ids), items), grade, np.bincount(pairs.row)))
-    return len(past), ranking.concatenate(parts or [_no_groups()])
+        yield from candidate_files.read_blocks(shard / "groups" / f"{cut}.parquet")
 
 
 def _no_groups() -> Groups:
@@ -170,12 +185,16 @@ def _measure(night: Night, booster: Any) -> dict[str, Doubles]:
     lists = dict(_simple(night, past, cut))
     names = ("before", "after", "ceiling", *(source.name for source in SOURCES))
     lists |= {name: np.full((len(past), AT), -1, dtype=np.int32) for name in names}
-    for shard in night.shards:
-        for ids, pairs in candidate_files.read_blocks(shard / "groups" / f"{cut}.parquet"):
-            after = ranking.score(booster, features(pairs, past.take(ids), items), pairs.place)
-            relevant = ranking.grades(ids[pairs.row], pairs.item, truth) > 0
-            for name, by in zip(names, _orders(pairs, after, relevant), strict=True):
-                lists[name][ids] = ranking.lists(pairs, by, len(ids), AT)
+
+    def ordered(block: Block) -> tuple[Ints, list[Ints]]:
+        ids, pairs = block
+        after = ranking.score(booster, features(pairs, past.take(ids), items), pairs.place)
+        relevant = ranking.grades(ids[pairs.row], pairs.item, truth) > 0
+        return ids, [ranking.lists(pairs, by, len(ids), AT) for by in _orders(pairs, after, relevant)]
+
+    for ids, found in in_order(ordered, _blocks(night, cut)):
+        for name, listed in zip(names, found, strict=True):
+            lists[name][ids] = listed
     return {name: metrics.ndcg_at(metrics.hits(listed, truth), truth, AT) for name, listed in lists.items()}
 
 

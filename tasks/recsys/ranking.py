@@ -110,6 +110,11 @@ def refit(groups: Groups, trees: int, how: Boosting) -> Any:
     return lightgbm.train(_parameters(how), _data(groups), trees)
 
 
+def first(booster: Any, trees: int) -> Any:
+    """A booster of the first trees of another: the same as one that was grown no further."""
+    return lightgbm.Booster(model_str=booster.model_to_string(num_iteration=trees))
+
+
 def _data(groups: Groups) -> Any:
     return lightgbm.Dataset(groups.features, groups.grade, group=groups.size, feature_name=list(FEATURES))
 

@@ -12,6 +12,7 @@ from tasks.recsys.ranking import (
     concatenate,
     contributions,
     down_sample,
+    first,
     grades,
     learnable,
     lists,
@@ -54,6 +55,14 @@ def gain(signal: float, leak: bool = False) -> tuple[metrics.Mean, float]:
     held_out = made(3, signal, leak)
     after = ndcg(held_out, score(booster, held_out.features, np.zeros(0, dtype=np.int16)))
     return metrics.paired(after, ndcg(held_out, -held_out.features[:, 0])), float(after.mean())
+
+
+def test_the_first_trees_of_a_booster_are_those_of_one_that_was_grown_no_further() -> None:
+    groups = made(1, signal=0.5)
+    long, short = first(refit(groups, 20, HOW), 7), refit(groups, 7, HOW)
+    assert long.num_trees() == 7
+    held_out = made(3, signal=0.5).features
+    assert np.array_equal(long.predict(held_out), short.predict(held_out))
 
 
 def test_noise_gains_nothing() -> None:
