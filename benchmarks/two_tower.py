@@ -27,7 +27,7 @@ from benchmarks import nights  # noqa: E402
 from tasks.recsys.losses import accidental_hits, log_q_correction, sampled_softmax  # noqa: E402
 from tasks.recsys.sampling import Negatives, NegativeSampler  # noqa: E402
 from tasks.recsys.steps import Recipe, Training  # noqa: E402
-from tasks.recsys.two_tower import Rows, TwoTower  # noqa: E402
+from tasks.recsys.two_tower import Rows, TwoTower, newest  # noqa: E402
 
 ITEMS, DIM, BATCH, NEGATIVES, LENGTH = 235_000, 64, 1_024, 4_096, 4
 CATALOGUES = (59_000, 235_000, 940_000)
@@ -46,6 +46,7 @@ def main() -> int:
     parser.add_argument("--scale", type=float, default=1.0, help="share of full Retailrocket size, for the three fits")
     scale = parser.parse_args().scale
     torch.set_num_threads(1)
+    check_losses()
     makers = {"ours": ours, "fused dense Adam": fused_adam, "SparseAdam, bf16 logits": sparse_adam_bf16}
     seconds = {name: step_seconds(make, ITEMS) for name, make in makers.items()}
     by_catalogue = {items: step_seconds(ours, items) for items in CATALOGUES}
@@ -98,13 +99,13 @@ def ours(model: TwoTower, sampler: NegativeSampler) -> Step:
 
 
 def fused_adam(model: TwoTower, sampler: NegativeSampler) -> Step:
-    """The same model with gradients of whole tables, and torch's fused Adam."""
+    """The same model and loss by autograd, with gradients of whole tables, and torch's fused Adam."""
     adam = torch.optim.Adam(model.parameters(), lr=0.01, fused=True)
     return plain_step(model, sampler, [adam], sparse=False, scored_in=torch.float32)
 
 
 def sparse_adam_bf16(model: TwoTower, sampler: NegativeSampler) -> Step:
-    """The same model with torch's SparseAdam for the tables, and scores by products of bfloat16."""
+    """The same model and loss with torch's SparseAdam for the tables, and scores by products of bfloat16."""
     dense = [one for one in model.parameters() if all(one is not table for table in model.tables)]
     optimizers = [torch.optim.SparseAdam(model.tables, lr=0.01), torch.optim.Adam(dense, lr=0.01)]
     return plain_step(model, sampler, optimizers, sparse=True, scored_in=torch.bfloat16)
@@ -137,17 +138,37 @@ def plain_step(
 def plain_loss(
     model: TwoTower, rows: Rows, item: Tensor, event: Tensor, negatives: Negatives, scored_in: torch.dtype
 ) -> Tensor:
-    """`TwoTower.loss` of one head, with neither repeats nor own candidates, of windows [batch, length + 1] without
-    padding; the scores in memory.
-    """
-    place, sampled = rows.place(item), rows.place(negatives.item)
-    query = model.pool(functional.embedding(place[:, :-1], rows.item), event[:, :-1]).flatten(0, 2)
-    vectors, target = functional.normalize(rows.item, dim=1), place[:, 1:].flatten()
+    """`TwoTower.loss` of one head, of windows [batch, length + 1] without padding, with all scores in memory."""
+    past, target, place = item[:, :-1], item[:, 1:], rows.place(item)
+    queries = model.pool(functional.embedding(place[:, :-1], rows.item), event[:, :-1])
+    repeats = model.repeats(past, event[:, :-1])
+    query, vectors, wanted = queries.flatten(0, 2), functional.normalize(rows.item, dim=1), place[:, 1:].flatten()
+    sampled = rows.place(negatives.item)
     scores = (query.to(scored_in) @ vectors[sampled].to(scored_in).T).float()
     scores = scores + rows.bias[sampled].T + log_q_correction(negatives.drawn, negatives.log_expected)
-    hits = accidental_hits(torch.full_like(item[:, 1:], -1), item[:, 1:], negatives.item)
+    hits = accidental_hits(past, target, negatives.item)
     scores = scores.index_put(hits, scores.new_tensor(-torch.inf))
-    return sampled_softmax((query * vectors[target]).sum(1) + rows.bias[target].squeeze(1), scores)
+    same = past.unsqueeze(2) == past.unsqueeze(1)
+    own = queries.squeeze(2) @ vectors[place[:, :-1]].transpose(1, 2) + repeats @ same.float()
+    own = own + rows.bias[place[:, :-1]].transpose(1, 2)
+    again = past.unsqueeze(1) == target.unsqueeze(2)
+    own = own.masked_fill(~newest(past) | again, -torch.inf).flatten(0, 1)
+    positive = (query * vectors[wanted]).sum(1) + rows.bias[wanted].squeeze(1) + (repeats * again).sum(2).flatten()
+    return sampled_softmax(positive, torch.cat([scores, own], dim=1))
+
+
+def check_losses() -> None:
+    """Raises if the steps that are compared are not about the same loss."""
+    torch.manual_seed(0)
+    model, generator = TwoTower(ITEMS, DIM, LENGTH), torch.Generator().manual_seed(0)
+    item = torch.randint(0, 50, (BATCH // LENGTH, LENGTH + 1), generator=generator)
+    negatives = NegativeSampler.of(torch.from_numpy(popularity(ITEMS))).draw(NEGATIVES, generator)
+    ids = torch.unique(torch.cat([item.flatten(), negatives.item]))
+    rows = Rows(ids, *(functional.embedding(ids, table) for table in model.tables))
+    torch.testing.assert_close(
+        plain_loss(model, rows, item, torch.zeros_like(item), negatives, torch.float32),
+        model.loss(rows, item, torch.zeros_like(item), negatives),
+    )
 
 
 def three_fits(scale: float) -> float:
