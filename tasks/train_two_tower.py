@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import os
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +40,8 @@ ASKED_OF_INDEX = 2_000
 WALKED = 20_000
 """Items that are walked from at a time: bounds the memory."""
 DEEPEST = max(evaluation.DEPTHS)
+FITS_SECONDS = "three_fits_s"
+"""Metric of the run: from the start of the first fit to the end of the last."""
 PRIORS = (0.0, 10.0, 30.0)
 """Interactions as many as which an item's features may weigh; 0: they say nothing."""
 CHOSEN_AT = 50
@@ -75,6 +78,7 @@ def train_two_tower(dataset: Dataset, config: TrainTwoTowerConfig, run: TaskRun)
         Plan(name, cut, data, dataset, config, recipe, out / str(cut), run.work / f"{name}.pt", _checkpoint(run, name))
         for name, cut in zip(FITS, (dataset.first_cut, dataset.second_cut, dataset.as_of), strict=True)
     ]
+    began = time.monotonic()
     with side_by_side.processes(apart=len(interactions) >= WORTH_PROCESSES) as start:
         first, *later = [start(_fit, plan, recipe.max_epochs) for plan in plans]
         _write_neighbours(out, interactions, dataset)
@@ -86,6 +90,7 @@ def train_two_tower(dataset: Dataset, config: TrainTwoTowerConfig, run: TaskRun)
             later = [start(_fit, plan, chosen.epochs) for plan in plans[1:]]
         prior, shifts = _calibrate(plans[0])
         fitted = [chosen, *(call.wait() for call in later)]
+    run.metrics({FITS_SECONDS: time.monotonic() - began})
     torch.set_num_threads(os.cpu_count() or 1)
     for plan in plans:
         _write_tower(plan, prior, shifts)
