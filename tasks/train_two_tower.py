@@ -15,21 +15,18 @@ from scipy import sparse
 from tasks import dataset_files, fits, registry, side_by_side
 from tasks.contracts import Dataset, Retriever, TrainTwoTowerConfig
 from tasks.failures import BadModel
-from tasks.recsys import calibration, cooccurrence, evaluation, index, retrieval, steps, training
-from tasks.recsys.calibration import Shifts
+from tasks.recsys import cooccurrence, evaluation, finishing, index, retrieval, statistics, steps, training
 from tasks.recsys.candidates import CURVES, SOURCES
-from tasks.recsys.interactions import Interactions, Ints
-from tasks.recsys.item_features import ItemFeatures, drawn, item_features
-from tasks.recsys.retrieval import Tower
-from tasks.recsys.sequences import Windows, last_out, windows
+from tasks.recsys.finishing import Finish, HeldOut, Known
+from tasks.recsys.interactions import Interactions
+from tasks.recsys.item_features import item_features
+from tasks.recsys.sequences import windows
 from tasks.recsys.training import Fit
 from tasks.recsys.two_tower import TwoTower
 from tasks.tracking import RETRIEVER_MODEL, TOWER_CURVES, TaskRun
 
 log = logging.getLogger(__name__)
 
-VALIDATION_USERS = 5_000
-"""Users that an epoch is judged on, at most."""
 FITS = ("c1", "c2", "as_of")
 CHECKPOINTS = "NIGHTJAR_CHECKPOINTS"
 """Environment variable that names a folder which outlives a try; without it a fit that was killed begins anew."""
@@ -42,10 +39,6 @@ WALKED = 20_000
 DEEPEST = max(evaluation.DEPTHS)
 FITS_SECONDS = "three_fits_s"
 """Metric of the run: from the start of the first fit to the end of the last."""
-PRIORS = (0.0, 10.0, 30.0)
-"""Interactions as many as which an item's features may weigh; 0: they say nothing."""
-CHOSEN_AT = 50
-"""Length of the lists that an epoch is judged by."""
 
 
 @dataclass(frozen=True)
@@ -88,12 +81,12 @@ def train_two_tower(dataset: Dataset, config: TrainTwoTowerConfig, run: TaskRun)
                 call.cancel()
                 _forget(plan.checkpoint)
             later = [start(_fit, plan, chosen.epochs) for plan in plans[1:]]
-        prior, shifts = _calibrate(plans[0])
+        finish = _choose(plans[0], interactions)
         fitted = [chosen, *(call.wait() for call in later)]
     run.metrics({FITS_SECONDS: time.monotonic() - began})
     torch.set_num_threads(os.cpu_count() or 1)
     for plan in plans:
-        _write_tower(plan, prior, shifts)
+        _write_tower(plan, interactions, finish)
     for plan, fit in zip(plans, fitted, strict=True):
         _tell(run, plan.name, fit)
     _write_curves(out, interactions, dataset)
@@ -121,7 +114,7 @@ def _fit(plan: Plan, epochs: int) -> Fit:
     interactions, config = dataset_files.read_interactions(plan.data), plan.config
     known = interactions.before(plan.cut)
     held = _held_out(plan, interactions) if plan.cut == plan.dataset.first_cut else None
-    validate = held.recall if held and len(held.target) else None
+    validate = held.recall if held and len(held) else None
     torch.manual_seed(config.seed)
     model = TwoTower(known.items, config.dim, config.window, config.heads)
     log.info("fit %s: %d interactions of %d users and %d items", plan.name, len(known), known.users, known.items)
@@ -133,46 +126,40 @@ def _fit(plan: Plan, epochs: int) -> Fit:
     return fit
 
 
-def _read(plan: Plan, known: Interactions, features: ItemFeatures | None, prior: float) -> TwoTower:
-    """The model as it was fitted, its items drawn to what their features say."""
-    model = TwoTower(known.items, plan.config.dim, plan.config.window, plan.config.heads)
+def _fitted(plan: Plan, items: int) -> TwoTower:
+    model = TwoTower(items, plan.config.dim, plan.config.window, plan.config.heads)
     model.load_state_dict(torch.load(plan.fitted, weights_only=True))
-    if features:
-        rows = model.item.weight.detach().numpy()
-        rows[:] = drawn(rows, features, prior)
     return model
 
 
-def _calibrate(plan: Plan) -> tuple[float, Shifts]:
-    """What makes the fit of c1 suit c1–c2 best, and is done to the later fits like it.
+def _known(plan: Plan, interactions: Interactions) -> Known:
+    features = item_features(dataset_files.read_items(plan.data, plan.cut))
+    return Known(features, statistics.freshness(interactions, plan.cut))
 
-    How much the items' features weigh, then what has to be added to the dense parameters.
-    """
+
+def _choose(plan: Plan, interactions: Interactions) -> Finish:
+    """What makes the fit of c1 suit c1–c2 best, and is done to the later fits like it."""
     torch.set_num_threads(1)
-    interactions = dataset_files.read_interactions(plan.data)
-    known, held = interactions.before(plan.cut), _held_out(plan, interactions)
-    features, prior = _features(plan), 0.0
-    if features and len(held.target):
-        recalls = {one: held.recall(_read(plan, known, features, one)) for one in PRIORS}
-        prior = max(recalls, key=lambda one: recalls[one])
-        told = ", ".join(f"{one:g} {recall:.4f}" for one, recall in recalls.items())
-        log.info("features weigh %g interactions; validation recall@%d by weight: %s", prior, CHOSEN_AT, told)
-    shifts = calibration.calibrate(_read(plan, known, features, prior), *held.known(known.items))
-    log.info("calibrated: %s", {name: np.round(shift.flatten()[:3], 2).tolist() for name, shift in shifts.items()})
-    return prior, shifts
+    items = interactions.before(plan.cut).items
+    return finishing.choose(lambda: _fitted(plan, items), _known(plan, interactions), _held_out(plan, interactions))
 
 
-def _features(plan: Plan) -> ItemFeatures | None:
-    return item_features(dataset_files.read_items(plan.data, plan.cut))
-
-
-def _write_tower(plan: Plan, prior: float, shifts: Shifts) -> None:
+def _write_tower(plan: Plan, interactions: Interactions, finish: Finish) -> None:
     """Writes a fit as it is served."""
-    known = dataset_files.read_interactions(plan.data).before(plan.cut)
-    model = _read(plan, known, _features(plan) if prior else None, prior)
-    calibration.shift(model, shifts)
+    known = interactions.before(plan.cut)
+    model = finish.apply(_fitted(plan, known.items), _known(plan, interactions))
     item_ids = dataset_files.read_item_ids(plan.data)[: known.items]
     fits.write_tower(plan.out, model, item_ids, known.users, plan.cut, plan.config.index)
+
+
+def _held_out(plan: Plan, interactions: Interactions) -> HeldOut:
+    dataset = plan.dataset
+    held = finishing.held_out(interactions, dataset.first_cut, dataset.second_cut, plan.config.window)
+    if not len(held):
+        log.warning("nobody in c1–c2 can be asked for a next item: every epoch of the recipe is run, none is chosen")
+    else:
+        log.info("each epoch is judged on %d users of c1–c2", len(held))
+    return held
 
 
 def _tell(run: TaskRun, name: str, fit: Fit) -> None:
@@ -211,41 +198,6 @@ def _forget(path: Path | None) -> None:
         shutil.rmtree(path, ignore_errors=True)
     elif path:
         path.unlink(missing_ok=True)
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """What the fit of c1 is judged and calibrated on: each user's last item in c1–c2, and what came before it."""
-
-    asked: Windows
-    """[users, length], without items that are unknown at c1"""
-    target: Ints
-    """[users]"""
-
-    def recall(self, model: TwoTower) -> float:
-        """recall@50 of a model."""
-        found, _ = Tower(model, index.build(model.item_vectors().numpy())).answer(self.asked, CHOSEN_AT)
-        return float((found == self.target[:, None]).any(axis=1).mean())
-
-    def known(self, items: int) -> tuple[Windows, Ints]:
-        """Those whose target is known, and who have a history."""
-        some = (self.target < items) & (self.asked.item[:, 0] >= 0)
-        return Windows(self.asked.item[some], self.asked.event[some]), self.target[some]
-
-
-def _held_out(plan: Plan, interactions: Interactions) -> HeldOut:
-    dataset = plan.dataset
-    asked, target = last_out(
-        interactions.before(dataset.second_cut), dataset.first_cut, plan.config.window, VALIDATION_USERS
-    )
-    if not len(target):
-        log.warning("nobody in c1–c2 can be asked for a next item: every epoch of the recipe is run, none is chosen")
-    else:
-        log.info("each epoch is judged on %d users of c1–c2", len(target))
-    unknown = (asked.item < 0) | (asked.item >= interactions.before(dataset.first_cut).items)
-    order = np.argsort(unknown, axis=1, kind="stable")
-    item = np.take_along_axis(np.where(unknown, -1, asked.item), order, 1)
-    return HeldOut(Windows(item, np.take_along_axis(asked.event, order, 1)), target)
 
 
 def _write_neighbours(out: Path, interactions: Interactions, dataset: Dataset) -> None:

@@ -63,11 +63,11 @@ def trained(home: Home, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFix
             change(pl.read_csv(path, infer_schema=False)).write_csv(path)
         dataset = home.run("prepare_data", {"data": str(folder)}, run_id=name)
         caplog.clear()
-        with caplog.at_level(logging.INFO, "tasks.train_two_tower"):
+        with caplog.at_level(logging.INFO, "tasks.recsys.finishing"):
             retriever = home.run("train_two_tower", CONFIG, {"dataset": dataset}, run_id=name)
-        told = [one for one in caplog.messages if one.startswith("features weigh")]
+        told = [one for one in caplog.messages if one.startswith("weight of the features")]
         recalls = {float(weight): float(recall) for weight, recall in re.findall(r"(\d+) (0\.\d+)", " ".join(told))}
-        chosen = [float(one.split()[2]) for one in told]
+        chosen = [float(one.split()[4].rstrip(";")) for one in told]
         stored = home.stored(dataset), home.stored(retriever)
         return Trained(dataset, *stored, recalls, chosen[0] if chosen else None)
 

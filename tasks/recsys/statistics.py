@@ -12,6 +12,9 @@ SMOOTHING = 20.0
 NAMES = ("views", "carts", "transactions")
 """Column names of the event types, in the order of their codes."""
 
+HALF_LIFE = 28 * DAY
+"""After which an interaction counts half for how fresh an item is."""
+
 Columns = dict[str, npt.NDArray[np.generic]]
 
 
@@ -34,6 +37,18 @@ def item_statistics(interactions: Interactions, cut: int) -> Columns:
     usual = bought.sum() / max(int(views.sum()), 1)
     columns["conversion"] = ((bought + SMOOTHING * usual) / (views + SMOOTHING)).astype(np.float32)
     return columns
+
+
+def freshness(interactions: Interactions, cut: int) -> npt.NDArray[np.float32]:
+    """[items] known before the cut: log of the share of an item's interactions that still counts.
+
+        log (Σ 2^(−age / `HALF_LIFE`) + 0.3) / (n + 0.6)
+
+    over its n interactions: below 0, and the lower the longer ago people lost interest in it, or it went out of sale.
+    """
+    known = interactions.before(cut)
+    left = np.bincount(known.item, 0.5 ** ((cut - known.time) / HALF_LIFE), known.items)
+    return np.log((left + 0.3) / (np.bincount(known.item, minlength=known.items) + 0.6)).astype(np.float32)
 
 
 def user_statistics(interactions: Interactions, cut: int) -> Columns:

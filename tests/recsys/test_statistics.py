@@ -1,8 +1,10 @@
+import math
+
 import numpy as np
 import pytest
 
 from tasks.recsys.interactions import CART, DAY, TRANSACTION, VIEW
-from tasks.recsys.statistics import item_statistics, user_statistics
+from tasks.recsys.statistics import freshness, item_statistics, user_statistics
 from tests.recsys.made import chance, table
 
 CUT = 40 * DAY
@@ -54,3 +56,11 @@ def test_what_comes_at_or_after_the_cut_changes_nothing(statistics: object) -> N
     whole, early = (statistics(rows, 80 * DAY) for rows in (known, known.before(80 * DAY)))  # type: ignore[operator]
     for name, values in whole.items():
         np.testing.assert_array_equal(values, early[name])
+
+
+def test_an_item_is_as_fresh_as_its_interactions_are_new() -> None:
+    """Item 0 was met today and 28 and 56 days ago, item 1 once, 28 days ago."""
+    known = table([(0, 0, VIEW, 4 * DAY), (0, 1, VIEW, 32 * DAY), (1, 0, CART, 32 * DAY), (0, 0, VIEW, 60 * DAY)])
+    found = freshness(known, 60 * DAY + 1)
+    assert found.tolist() == pytest.approx([math.log((1 + 0.5 + 0.25 + 0.3) / 3.6), math.log(0.8 / 1.6)], abs=1e-6)
+    assert freshness(known, 60 * DAY)[0] == pytest.approx(math.log((0.5 + 0.25 + 0.3) / 2.6), abs=1e-6)

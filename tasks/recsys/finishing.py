@@ -1,0 +1,128 @@
+"""What is done to a fitted two-tower before it serves, chosen on interactions that it has not seen."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from tasks.recsys import calibration, index
+from tasks.recsys.calibration import Shifts
+from tasks.recsys.interactions import Interactions, Ints
+from tasks.recsys.item_features import ItemFeatures, drawn
+from tasks.recsys.retrieval import Tower
+from tasks.recsys.sequences import Windows, last_out
+from tasks.recsys.two_tower import TwoTower
+
+log = logging.getLogger(__name__)
+
+VALIDATION_USERS = 5_000
+"""Users that a model is judged on, at most."""
+AT = 50
+"""Length of the lists that it is judged by."""
+PRIORS = (0.0, 10.0, 30.0)
+"""Interactions as many as which an item's features may weigh; 0: they say nothing."""
+TRENDS = (0.0, 0.5, 1.0, 1.5)
+"""Weights that an item's freshness may have beside its popularity; 0: it says nothing."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of the items as of a model's cut."""
+
+    features: ItemFeatures | None
+    freshness: npt.NDArray[np.float32]
+    """[items], see `statistics.freshness`"""
+
+
+@dataclass(frozen=True)
+class Finish:
+    """What is done to a fit; the same to every fit of a night."""
+
+    prior: float = 0.0
+    """interactions as many as which an item's features weigh"""
+    trend: float = 0.0
+    """weight of an item's freshness"""
+    shifts: Shifts | None = None
+    """what calibration adds to the dense parameters"""
+
+    def apply(self, model: TwoTower, known: Known) -> TwoTower:
+        """Finishes a model that was just fitted, in place."""
+        if known.features and self.prior:
+            rows = model.item.weight.detach().numpy()
+            rows[:] = drawn(rows, known.features, self.prior)
+        _prefer(model, model.bias.weight, self.trend * known.freshness)
+        if self.shifts:
+            calibration.shift(model, self.shifts)
+        return model
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What a fit is judged on: each user's last item after its cut, and what came before it."""
+
+    asked: Windows
+    """[users, length], without items that are unknown at the cut"""
+    target: Ints
+    """[users]"""
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def recall(self, model: TwoTower) -> float:
+        """recall@50 of a model."""
+        found, _ = Tower(model, index.fastest(index.build(model.item_vectors().numpy()))).answer(self.asked, AT)
+        return float((found == self.target[:, None]).any(axis=1).mean())
+
+    def known(self, items: int) -> tuple[Windows, Ints]:
+        """Those whose target is known, and who have a history."""
+        some = (self.target < items) & (self.asked.item[:, 0] >= 0)
+        return Windows(self.asked.item[some], self.asked.event[some]), self.target[some]
+
+
+def held_out(interactions: Interactions, cut: int, end: int, window: int) -> HeldOut:
+    """Users whose last interaction lies in cut ≤ time < end (UTC ms), `VALIDATION_USERS` of them at most."""
+    asked, target = last_out(interactions.before(end), cut, window, VALIDATION_USERS)
+    unknown = (asked.item < 0) | (asked.item >= interactions.before(cut).items)
+    order = np.argsort(unknown, axis=1, kind="stable")
+    item = np.take_along_axis(np.where(unknown, -1, asked.item), order, 1)
+    return HeldOut(Windows(item, np.take_along_axis(asked.event, order, 1)), target)
+
+
+def choose(fitted: Callable[[], TwoTower], known: Known, held: HeldOut) -> Finish:
+    """The finish that suits the held-out users best: the weights one after another, then what calibration moves.
+
+    fitted: gives the model as it was fitted, anew each time.  Without a user to ask, a fit stays as it is.
+    """
+    if not len(held):
+        return Finish()
+
+    prior = 0.0
+    if known.features:
+        prior = _best("features", PRIORS, lambda one: held.recall(Finish(one).apply(fitted(), known)))
+    model = Finish(prior).apply(fitted(), known)
+    popularity = model.bias.weight.detach().clone()
+    trend = _best("freshness", TRENDS, lambda one: held.recall(_prefer(model, popularity, one * known.freshness)))
+    _prefer(model, popularity, trend * known.freshness)
+    shifts = calibration.calibrate(model, *held.known(model.item.num_embeddings))
+    log.info("calibrated: %s", {name: np.round(shift.flatten()[:3], 2).tolist() for name, shift in shifts.items()})
+    return Finish(prior, trend, shifts)
+
+
+def _prefer(model: TwoTower, popularity: Tensor, more: npt.NDArray[np.float32]) -> TwoTower:
+    """Sets the items' popularity [items, 1] to what was learned and so much more [items]."""
+    with torch.no_grad():
+        model.bias.weight.copy_(popularity + torch.from_numpy(more).unsqueeze(1))
+    return model
+
+
+def _best(name: str, weights: Sequence[float], recall: Callable[[float], float]) -> float:
+    """The weight of the best recall, the least of them."""
+    found = {one: recall(one) for one in weights}
+    best = max(found, key=lambda one: found[one])
+    told = ", ".join(f"{one:g} {value:.4f}" for one, value in found.items())
+    log.info("weight of the %s: %g; validation recall@%d by weight: %s", name, best, AT, told)
+    return best

@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+
+from tasks.recsys import finishing
+from tasks.recsys.finishing import TRENDS, Finish, HeldOut, Known
+from tasks.recsys.item_features import ItemFeatures, drawn
+from tasks.recsys.sequences import Windows
+from tasks.recsys.two_tower import TwoTower
+from tests.recsys.made import views
+
+ITEMS, USERS = 400, 200
+STALE = np.where(np.arange(ITEMS) < ITEMS // 2, np.float32(-6.0), np.float32(0.0))
+"""[items] freshness: nobody wants the first half any more"""
+
+
+def fitted() -> TwoTower:
+    """A model to which all items are as good as alike."""
+    torch.manual_seed(1)
+    model = TwoTower(ITEMS, 8, 4, heads=2)
+    with torch.no_grad():
+        model.log_temperature.fill_(3.0)
+    return model
+
+
+def held_out(low: int, high: int) -> HeldOut:
+    """Everybody has met one item, and goes on to one of low … high − 1."""
+    rng = np.random.default_rng(0)
+    asked = np.full((USERS, 4), -1, dtype=np.int32)
+    asked[:, 0] = rng.integers(0, ITEMS, USERS)
+    target = rng.integers(low, high, USERS).astype(np.int32)
+    return HeldOut(Windows(asked, np.zeros_like(asked, dtype=np.int8)), target)
+
+
+def test_fresh_items_are_preferred_as_far_as_held_out_users_do() -> None:
+    known = Known(None, STALE)
+    assert finishing.choose(fitted, known, held_out(ITEMS // 2, ITEMS)).trend in TRENDS[1:]
+    assert finishing.choose(fitted, known, held_out(0, ITEMS // 2)).trend == 0
+
+
+def test_without_a_user_to_ask_a_fit_stays_as_it_is() -> None:
+    nobody = HeldOut(Windows(np.zeros((0, 4), dtype=np.int32), np.zeros((0, 4), dtype=np.int8)), np.zeros(0, np.int32))
+    finish = finishing.choose(fitted, Known(None, STALE), nobody)
+    before, after = fitted().state_dict(), finish.apply(fitted(), Known(None, STALE)).state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_finish_draws_prefers_and_calibrates() -> None:
+    met = np.arange(ITEMS, dtype=np.int64)
+    features = ItemFeatures(sparse.csr_array(np.tile(np.eye(4, dtype=np.float32), (ITEMS // 4, 1))), met)
+    shifts = {name: np.full(one.shape, 0.25, dtype=np.float32) for name, one in fitted().dense.items()}
+    found = Finish(10.0, 0.5, shifts).apply(fitted(), Known(features, STALE))
+    assert np.array_equal(found.item.weight.detach(), drawn(fitted().item.weight.detach().numpy(), features, 10.0))
+    assert found.bias.weight[0].item() == pytest.approx(-3)
+    assert found.bias.weight[-1].item() == 0
+    assert torch.equal(found.repeat.detach(), fitted().repeat.detach() + 0.25)
+
+
+def test_the_same_finish_again_gives_the_same_bytes() -> None:
+    known, held = Known(None, STALE), held_out(0, ITEMS)
+    one, two = (finishing.choose(fitted, known, held).apply(fitted(), known).state_dict() for _ in range(2))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_held_out_users_are_asked_for_their_last_item_from_what_was_known_at_the_cut() -> None:
+    """User 0 meets item 2, which nobody knew, on the way; user 1 came back to nothing after the cut."""
+    interactions = views((0, 0, 1), (1, 1, 2), (1, 0, 3), (0, 2, 11), (0, 1, 12), (0, 3, 30))
+    held = finishing.held_out(interactions, 10 * 86_400_000, 20 * 86_400_000, 3)
+    assert held.target.tolist() == [1]
+    assert held.asked.item.tolist() == [[0, -1, -1]]
+    asked, target = held.known(2)
+    assert (asked.item.tolist(), target.tolist()) == ([[0, -1, -1]], [1])
+    assert not len(held.known(1)[1])
