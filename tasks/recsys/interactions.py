@@ -5,6 +5,7 @@ encoder of a cut is a prefix of every later one, and later events cannot change 
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -83,7 +84,7 @@ class Histories:
         """[users], interactions in each history."""
         return np.diff(self.start)
 
-    @property
+    @cached_property
     def row(self) -> Longs:
         """[rows], position in `user` of each interaction."""
         return np.repeat(np.arange(len(self), dtype=np.int64), self.length)
@@ -151,16 +152,16 @@ class Truth:
     def __len__(self) -> int:
         return len(self.user)
 
-    @property
+    @cached_property
     def row(self) -> Longs:
         """[pairs], position in `user` of each pair."""
         return np.repeat(np.arange(len(self), dtype=np.int64), np.diff(self.start))
 
     def where(self, keep: npt.NDArray[np.bool_]) -> "Truth":
         """The pairs [pairs] that are kept; users left without a pair are left out."""
-        rows, length = np.unique(self.row[keep], return_counts=True)
-        start = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
-        return Truth(self.user[rows], start, self.item[keep], self.event[keep])
+        start = np.concatenate([[0], np.cumsum(keep)])[self.start]
+        left = np.diff(start) > 0
+        return Truth(self.user[left], np.append(0, start[1:][left]), self.item[keep], self.event[keep])
 
 
 def truth_between(interactions: Interactions, start: int, end: int) -> Truth:
@@ -170,9 +171,9 @@ def truth_between(interactions: Interactions, start: int, end: int) -> Truth:
     user, item, event = window.user[order], window.item[order], window.event[order]
     first = np.ones(len(user), dtype=bool)
     first[1:] = (user[1:] != user[:-1]) | (item[1:] != item[:-1])
-    users, length = np.unique(user[first], return_counts=True)
-    bounds = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
-    return Truth(users, bounds, item[first], event[first])
+    user, item, event = user[first], item[first], event[first]
+    bounds = np.append(np.flatnonzero(np.diff(user, prepend=-1)), len(user))
+    return Truth(user[bounds[:-1]], bounds, item, event)
 
 
 def distinct(asked: Histories) -> tuple[Longs, Longs]:

@@ -16,10 +16,12 @@ from tasks.recsys.interactions import Ints, Longs, Truth
 Bools = npt.NDArray[np.bool_]
 Doubles = npt.NDArray[np.float64]
 
-CELLS = 1 << 24
-"""Comparisons held in memory at a time."""
+CELLS = 1 << 18
+"""Cells of lists read at a time: they stay in the cache."""
 GROUPS = 1_000
 """Groups of users that are resampled whole."""
+DRAWN = 100
+"""Resamples summed at a time: they stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -36,19 +38,23 @@ class Hits:
         return Hits(self.rank[keep], self.depth)
 
 
-def hits(lists: Ints, truth: Truth) -> Hits:
-    """[users, k] → the rank of each relevant item [pairs] in its own user's list.
+def hits(lists: Ints, truth: Truth, list_of: Longs | None = None) -> Hits:
+    """[lists, k] → the rank of each relevant item [pairs] in its own user's list.
 
+    list_of: [users] number of each user's list, where users share them; None: lists are in the order of the users.
     Each relevant item is compared with its own user's list only: the cost is relevant items × k, however many users
     and items there are.
     """
-    if len(lists) != len(truth):
-        raise ValueError(f"{len(lists)} lists for {len(truth)} users of the truth: give each user a list, in its order")
+    number = len(lists) if list_of is None else len(list_of)
+    if number != len(truth):
+        raise ValueError(f"{number} lists for {len(truth)} users of the truth: give each user a list, in its order")
     rank = np.zeros(len(truth.item), dtype=np.int32)
-    rows, step = truth.row, max(1, CELLS // max(1, lists.shape[1]))
+    rows = truth.row if list_of is None else list_of[truth.row]
+    width = max(1, lists.shape[1])
+    step = max(1, CELLS // width)
     for start in range(0, len(rows), step):
         same = lists[rows[start : start + step]] == truth.item[start : start + step, None]
-        pair, place = np.nonzero(same)
+        pair, place = np.divmod(np.flatnonzero(same), width)
         rank[start + pair] = place + 1
     return Hits(rank, lists.shape[1])
 
@@ -115,9 +121,8 @@ def average_popularity(lists: Ints, k: int, popularity: npt.NDArray[np.integer])
     recommendation). An empty list has none: NaN, which `estimate` leaves out.
     """
     top = lists[:, :k]
-    filled = top >= 0
-    total = np.where(filled, np.append(popularity, 0)[top], 0).sum(axis=1)
-    length = filled.sum(axis=1)
+    total = np.append(popularity, 0)[top].sum(axis=1)  # -1 is the last, which is 0
+    length = np.count_nonzero(top >= 0, axis=1)
     return np.where(length > 0, total / np.maximum(length, 1), np.nan)
 
 
@@ -158,8 +163,8 @@ def estimate(values: Doubles, resamples: int = 1000, seed: int = 0) -> Mean:
         return Mean(None, None, None, 0)
     if len(values) == 1:
         return Mean(float(values[0]), None, None, 1)
-    total, users = _grouped(values, seed)
-    low, high = np.quantile(_drawn(total, resamples, seed) / _drawn(users, resamples, seed), [0.025, 0.975])
+    means = _drawn(values, resamples, seed) / _users_drawn(len(values), resamples, seed)
+    low, high = np.quantile(means, [0.025, 0.975])
     return Mean(float(values.mean()), float(low), float(high), len(values))
 
 
@@ -172,9 +177,8 @@ def ratio(a: Doubles, b: Doubles, resamples: int = 1000, seed: int = 0) -> Mean:
     """[users], [users] of the same users: mean of a / mean of b and its interval; a is better if `low` is above 1."""
     if not _same(a, b).any():
         return Mean(None, None, None, len(a))
-    (one, _), (other, _) = _grouped(a, seed), _grouped(b, seed)
-    below = _drawn(other, resamples, seed)
-    found = (_drawn(one, resamples, seed) / np.where(below > 0, below, np.nan))[below > 0]
+    below = _drawn(b, resamples, seed)
+    found = (_drawn(a, resamples, seed) / np.where(below > 0, below, np.nan))[below > 0]
     low, high = np.quantile(found, [0.025, 0.975])
     return Mean(float(a.mean() / b.mean()), float(low), float(high), len(a))
 
@@ -185,23 +189,29 @@ def _same(a: Doubles, b: Doubles) -> Doubles:
     return b
 
 
-def _grouped(values: Doubles, seed: int) -> tuple[Doubles, Doubles]:
-    """[n] → sums and numbers of the values of at most `GROUPS` groups [groups], which chance has put together.
-
-    Of few values each is a group of its own, and resampling groups is the usual bootstrap. Of many, groups made by
-    chance vary as the values in them do, so the interval is as wide; it only rests on `GROUPS` - 1 degrees of freedom.
-    """
+def _drawn(values: Doubles, resamples: int, seed: int) -> Doubles:
+    """[n] → [resamples]: sums over as many groups of values drawn with replacement, the same draws for the same seed."""
     groups = min(len(values), GROUPS)
-    group = np.random.default_rng(seed).permutation(len(values)) % groups
-    return np.bincount(group, values, groups).astype(np.float64), np.bincount(group, minlength=groups).astype(
-        np.float64
-    )
+    group = np.bincount(_group(len(values), seed), values, groups)
+    draws = _draws(groups, resamples, seed)
+    parts = [(draws[at : at + DRAWN] * group).sum(axis=1) for at in range(0, resamples, DRAWN)]
+    return np.concatenate(parts)
 
 
-def _drawn(group: Doubles, resamples: int, seed: int) -> Doubles:
-    """[groups] → [resamples]: sums over as many groups drawn with replacement, the same draws for the same seed."""
-    total: Doubles = (_draws(len(group), resamples, seed) * group).sum(axis=1)
-    return total
+@lru_cache(maxsize=32)
+def _users_drawn(users: int, resamples: int, seed: int) -> Doubles:
+    """[resamples]: how many users the drawn groups have together."""
+    return _drawn(np.ones(users), resamples, seed)
+
+
+@lru_cache(maxsize=32)
+def _group(users: int, seed: int) -> Longs:
+    """[users]: which of at most `GROUPS` groups chance has put each in.
+
+    Of few users each is a group of its own, and resampling groups is the usual bootstrap. Of many, groups made by
+    chance vary as the users in them do, so the interval is as wide; it only rests on `GROUPS` - 1 degrees of freedom.
+    """
+    return np.random.default_rng(seed).permutation(users) % min(users, GROUPS)
 
 
 @lru_cache(maxsize=4)
