@@ -10,8 +10,9 @@ from tasks import dataset_files, fits
 from tasks.contracts import Dataset, Estimate, EvaluateRecallConfig, RecallReport, Retriever
 from tasks.recsys import baselines, evaluation, metrics, retrieval
 from tasks.recsys.evaluation import DEPTHS, HEADLINE, Question
-from tasks.recsys.interactions import Histories, Interactions, Ints, Truth, distinct
+from tasks.recsys.interactions import Histories, Interactions, Ints, Longs, Truth, distinct
 from tasks.recsys.metrics import Doubles, Hits, Mean
+from tasks.recsys.parallel import in_order
 from tasks.tracking import TaskRun
 
 log = logging.getLogger(__name__)
@@ -30,13 +31,16 @@ def evaluate_recall(dataset: Dataset, retriever: Retriever, config: EvaluateReca
     asked = evaluation.question(interactions, cut, dataset.as_of, dataset.history_cap)
     log.info("asked about %d warm users; %d are cold", len(asked.truth), len(asked.cold))
     sources = fits.read_retriever(run.fetch(retriever), dataset, interactions, cut, DEEPEST)
-    known = interactions.before(cut)
+    popularity = np.bincount(interactions.before(cut).item)
+    first, list_of = distinct(asked.asked)
     report: dict[str, Rows] = {}
     headline: dict[str, Doubles] = {}
-    for name, lists in _lists(sources, interactions, asked, cut):
-        hit = metrics.hits(lists, asked.truth)
-        headline[name] = metrics.recall_at(hit, asked.truth, HEADLINE)
-        report[name] = _rows(hit, asked, config) | _spread(lists, known, config)
+
+    def measure(method: tuple[str, Ints]) -> tuple[str, Hits, Rows]:
+        return method[0], *measured(method[1], list_of, asked, popularity, config)
+
+    for name, hit, rows in in_order(measure, _lists(sources, interactions, asked.asked.take(first), cut)):
+        report[name], headline[name] = rows, metrics.recall_at(hit, asked.truth, HEADLINE)
         log.info("%s: recall@%d %s", name, HEADLINE, _told(_estimate(headline[name], config)))
         if name == "blend":
             report["losses_of_blend"] = _losses(hit, asked)
@@ -65,34 +69,32 @@ def _estimate(values: Doubles, config: EvaluateRecallConfig) -> Mean:
 
 
 def _lists(
-    sources: retrieval.Retriever, interactions: Interactions, asked: Question, cut: int
+    sources: retrieval.Retriever, interactions: Interactions, histories: Histories, cut: int
 ) -> Iterator[tuple[str, Ints]]:
-    """Lists [users, 300] of the models, then of each baseline; users who share a history share a list."""
-    first, list_of = distinct(asked.asked)
-    histories = asked.asked.take(first)
-    blended = [np.zeros((0, DEEPEST), dtype=np.int32), *(one.item for one in sources.blended(histories, DEEPEST))]
-    yield "two_tower", sources.tower.recommend(histories, DEEPEST)[0][list_of]
-    yield "blend", np.concatenate(blended)[list_of]
-    for name, lists in baselines.every(interactions, histories, cut, DEEPEST):
-        yield name, lists[list_of]
+    """Lists [histories, 300] of the models, then of each baseline."""
+    nothing = np.zeros((0, DEEPEST), dtype=np.int32)
+    answers = [(nothing, nothing), *((tower, blend.item) for tower, blend in sources.answers(histories, DEEPEST))]
+    for name, blocks in zip(MODELS, zip(*answers, strict=True), strict=True):
+        yield name, np.concatenate(blocks)
+    yield from baselines.every(interactions, histories, cut, DEEPEST)
 
 
-def _rows(hit: Hits, asked: Question, config: EvaluateRecallConfig) -> Rows:
-    """Every metric of one method: for all that counts, and for each part of it."""
+def measured(
+    lists: Ints, list_of: Longs, asked: Question, popularity: Longs, config: EvaluateRecallConfig
+) -> tuple[Hits, Rows]:
+    """The hits of one method's lists, and every metric of them: for all that counts, and for each part of it.
+
+    lists: [histories, 300]; list_of: [users] which one is a user's; popularity: [items] interactions before the cut.
+    """
+    hit = metrics.hits(lists, asked.truth, list_of)
     rows: Rows = {}
     for part, counts in evaluation.populations(asked).items():
         values = evaluation.of_population(hit, asked.truth, counts)
         found = evaluation.estimates(values, config.resamples, config.seed)
         rows |= {f"{part}.{name}" if part else name: vars(mean) for name, mean in found.items()}
-    return rows
-
-
-def _spread(lists: Ints, known: Interactions, config: EvaluateRecallConfig) -> Rows:
-    """Coverage of the catalogue, and popularity bias."""
-    popularity = np.bincount(known.item, minlength=known.items)
-    bias = metrics.average_popularity(lists, HEADLINE, popularity)
-    return {
-        f"coverage_at_{HEADLINE}": metrics.coverage(lists, HEADLINE, known.items),
+    bias = metrics.average_popularity(lists, HEADLINE, popularity)[list_of]
+    return hit, rows | {
+        f"coverage_at_{HEADLINE}": metrics.coverage(lists, HEADLINE, len(popularity)),
         f"average_popularity_at_{HEADLINE}": vars(_estimate(bias, config)),
         f"popularity_bias_at_{HEADLINE}": metrics.popularity_bias(bias, popularity),
     }

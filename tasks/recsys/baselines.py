@@ -5,7 +5,10 @@ are recommended again by those whose method gives them a score.
 """
 
 import functools
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +19,10 @@ from tasks.recsys.interactions import DAY, Histories, Interactions, Ints
 Baseline = Callable[[Interactions, Histories, int, int], Ints]
 """(interactions, the histories asked about, the cut, k) → [histories, k]; nothing at or after the cut is read."""
 
-ROWS = 1 << 14
-"""Lists joined at a time."""
+Thing, Result = TypeVar("Thing"), TypeVar("Result")
+
+ROWS = 256
+"""Lists joined at a time: they stay in the cache."""
 
 
 def popular(interactions: Interactions, cut: int, days: int, k: int) -> Ints:
@@ -37,7 +42,7 @@ def popular_in(days: int) -> Baseline:
     """Everybody gets the most popular items of the last `days` days."""
 
     def baseline(interactions: Interactions, asked: Histories, cut: int, k: int) -> Ints:
-        return np.tile(popular(interactions, cut, days, k), (len(asked), 1))
+        return np.broadcast_to(popular(interactions, cut, days, k), (len(asked), k))
 
     return baseline
 
@@ -77,28 +82,43 @@ def rp3beta(interactions: Interactions, asked: Histories, cut: int, k: int) -> I
 
 def filled(lists: Ints, more: Ints) -> Ints:
     """[users, k], [users, k] → [users, k]: each list, then what its row of `more` has that it lacks."""
-    k = lists.shape[1]
     result = np.full(lists.shape, -1, dtype=np.int32)
-    for start in range(0, len(lists), ROWS):
-        first, then = lists[start : start + ROWS], more[start : start + ROWS]
-        longest = int((first >= 0).sum(axis=1).max())
-        both = np.concatenate([first[:, :longest], then], axis=1)
-        keep = (both >= 0) & ~_repeats(both)
-        keep &= np.cumsum(keep, axis=1) <= k
-        filled_to = np.arange(k) < keep.sum(axis=1)[:, None]
-        result[start : start + ROWS][filled_to] = both[keep]
+
+    def fill(at: int) -> None:
+        rows = slice(at, at + ROWS)
+        _fill(result[rows], lists[rows], more[rows])
+
+    _on_every_core(fill, range(0, len(lists), ROWS))
     return result
+
+
+def _fill(result: Ints, first: Ints, then: Ints) -> None:
+    """Puts into a block [users, k] of -1 what `filled` says of it."""
+    k = result.shape[1]
+    longest = int((first >= 0).sum(axis=1).max())
+    both = np.concatenate([first[:, :longest], then], axis=1)
+    keep = (both >= 0) & ~_repeats(both)
+    keep &= np.cumsum(keep, axis=1) <= k
+    result[np.arange(k) < keep.sum(axis=1)[:, None]] = both[keep]
 
 
 def _repeats(lists: Ints) -> npt.NDArray[np.bool_]:
     """[users, k] → [users, k]: whether the same item stands further left in its row."""
-    keys = lists.astype(np.int64) << 32 | np.arange(lists.shape[1])
+    bits = lists.shape[1].bit_length()
+    integer = np.int32 if int(lists.max(initial=0)) < 1 << (31 - bits) else np.int64  # narrow ones sort faster
+    keys = lists.astype(integer) << bits | np.arange(lists.shape[1], dtype=integer)
     keys.sort(axis=1)
-    item = keys >> 32
-    row, after = np.nonzero((item[:, 1:] == item[:, :-1]) & (item[:, 1:] >= 0))
+    item = keys >> bits
+    row, after = np.divmod(np.flatnonzero((item[:, 1:] == item[:, :-1]) & (item[:, 1:] >= 0)), lists.shape[1] - 1)
     repeated = np.zeros(lists.shape, dtype=bool)
-    repeated[row, keys[row, after + 1] & 0xFFFF_FFFF] = True
+    repeated[row, keys[row, after + 1] & ((1 << bits) - 1)] = True
     return repeated
+
+
+def _on_every_core(function: Callable[[Thing], Result], things: Iterable[Thing]) -> list[Result]:
+    """What the function makes of each, in order."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(function, things))
 
 
 def chain(*baselines: Baseline) -> Baseline:
@@ -135,7 +155,8 @@ BASELINES: Mapping[str, Baseline] = {
 
 def every(interactions: Interactions, asked: Histories, cut: int, k: int) -> Iterator[tuple[str, Ints]]:
     """Name and lists [histories, k] of each of `BASELINES`; what a chain is made of is computed once."""
-    made = {name: baseline(interactions, asked, cut, k) for name, baseline in SINGLE.items()}
+    lists = _on_every_core(lambda baseline: baseline(interactions, asked, cut, k), SINGLE.values())
+    made = dict(zip(SINGLE, lists, strict=True))
     yield from made.items()
     for name, parts in CHAINS.items():
         yield name, _filled_by(made[part] for part in parts)

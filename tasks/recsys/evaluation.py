@@ -43,12 +43,13 @@ def question(interactions: Interactions, cut: int, end: int, cap: int) -> Questi
     truth = everybody.where(warm[everybody.row])
     theirs = np.bincount(truth.user, minlength=interactions.users)[known.user] > 0
     past = known.user[theirs].astype(np.int64) * max(interactions.items, 1) + known.item[theirs]
+    past = np.append(np.sort(past), -1)  # behind the last one: no pair
     pairs = truth.user[truth.row].astype(np.int64) * max(interactions.items, 1) + truth.item
     met = np.bincount(known.item, minlength=known.items + 1)
     return Question(
         asked=histories(interactions, cut, cap, truth.user),
         truth=truth,
-        unseen=~np.isin(pairs, past),
+        unseen=past[np.searchsorted(past[:-1], pairs)] != pairs,
         in_catalogue=truth.item < known.items,
         cold_items=(truth.item < known.items) & (met[np.minimum(truth.item, known.items)] < COLD),
         catalogue=known.items,

@@ -190,7 +190,7 @@ def _same(a: Doubles, b: Doubles) -> Doubles:
 
 
 def _drawn(values: Doubles, resamples: int, seed: int) -> Doubles:
-    """[n] → [resamples]: sums over as many groups of values drawn with replacement, the same draws for the same seed."""
+    """[n] → [resamples]: sums over as many groups drawn with replacement, the same draws for the same seed."""
     groups = min(len(values), GROUPS)
     group = np.bincount(_group(len(values), seed), values, groups)
     draws = _draws(groups, resamples, seed)

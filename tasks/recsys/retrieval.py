@@ -14,6 +14,7 @@ from tasks.recsys.candidates import (
     CURVES,
     OWN_HISTORY,
     POPULAR,
+    SOURCES,
     TWO_TOWER,
     Candidates,
     Curves,
@@ -103,11 +104,16 @@ class Retriever:
 
     def blended(self, histories: Histories, k: int) -> Iterator[Candidates]:
         """The blend's k best items of each history, in blocks of `ROWS` histories."""
+        return (blended for _, blended in self.answers(histories, k))
+
+    def answers(self, histories: Histories, k: int) -> Iterator[tuple[Ints, Candidates]]:
+        """The two-tower's own lists, as deep as the blend reads them, and `blended`, in the same blocks."""
         walk = self.walk(histories)
 
-        def block(at: int) -> Candidates:
+        def block(at: int) -> tuple[Ints, Candidates]:
             part = histories.take(np.arange(at, min(at + ROWS, len(histories))))
-            return blend(*self.named(part, walk), k, self.curves)
+            lists, scores = self.named(part, walk)
+            return lists[SOURCES.index(TWO_TOWER)], blend(lists, scores, k, self.curves)
 
         return in_order(block, range(0, len(histories), ROWS))
 
