@@ -19,7 +19,8 @@ from tasks.recsys.interactions import DAY, Histories, Interactions, Ints
 Baseline = Callable[[Interactions, Histories, int, int], Ints]
 """(interactions, the histories asked about, the cut, k) → [histories, k]; nothing at or after the cut is read."""
 
-Thing, Result = TypeVar("Thing"), TypeVar("Result")
+Thing = TypeVar("Thing")
+Result = TypeVar("Result")
 
 ROWS = 256
 """Lists joined at a time: they stay in the cache."""
