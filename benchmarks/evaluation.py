@@ -114,7 +114,7 @@ def models(sources: Retriever, histories: Histories) -> dict[str, Ints]:
 
 def measure(lists: dict[str, Ints], list_of: Longs, asked: Question, popularity: Longs) -> None:
     """Every method's metrics, and the models against the best baseline."""
-    config = EvaluateRecallConfig()
+    config = EvaluateRecallConfig.model_validate({})
 
     def one(name: str) -> tuple[Hits, Rows]:
         return measured(lists[name], list_of, asked, popularity, config)
