@@ -83,7 +83,7 @@ def rp3beta(interactions: Interactions, asked: Histories, cut: int, k: int) -> I
 
 def filled(lists: Ints, more: Ints) -> Ints:
     """[users, k], [users, k] → [users, k]: each list, then what its row of `more` has that it lacks."""
-    result = np.full(lists.shape, -1, dtype=np.int32)
+    result = np.empty(lists.shape, dtype=np.int32)
 
     def fill(at: int) -> None:
         rows = slice(at, at + ROWS)
@@ -94,8 +94,9 @@ def filled(lists: Ints, more: Ints) -> Ints:
 
 
 def _fill(result: Ints, first: Ints, then: Ints) -> None:
-    """Puts into a block [users, k] of -1 what `filled` says of it."""
+    """Puts into a block [users, k] what `filled` says of it."""
     k = result.shape[1]
+    result[:] = -1
     longest = int((first >= 0).sum(axis=1).max())
     both = np.concatenate([first[:, :longest], then], axis=1)
     keep = (both >= 0) & ~_repeats(both)

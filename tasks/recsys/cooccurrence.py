@@ -219,8 +219,8 @@ def _unpacked(keys: Keys) -> tuple[Ints, Floats]:
 def top_of_product(left: sparse.csr_array, right: sparse.csr_array, k: int) -> tuple[Ints, Floats]:
     """[rows, inner], [inner, columns] → `top` of their product, which is never whole in memory."""
     cost = np.concatenate([[0], np.cumsum(np.diff(right.indptr)[left.indices])])[left.indptr]
-    columns = np.full((left.shape[0], k), -1, dtype=np.int32)
-    values = np.zeros((left.shape[0], k), dtype=np.float32)
+    columns = np.empty((left.shape[0], k), dtype=np.int32)
+    values = np.empty((left.shape[0], k), dtype=np.float32)
     start = 0
     while start < left.shape[0]:
         end = max(start + 1, int(np.searchsorted(cost, cost[start] + CELLS, "right")) - 1)

@@ -20,7 +20,7 @@ CELLS = 1 << 18
 """Cells of lists read at a time: they stay in the cache."""
 GROUPS = 1_000
 """Groups of users that are resampled whole."""
-DRAWN = 100
+DRAWN = 32
 """Resamples summed at a time: they stay in the cache."""
 
 
