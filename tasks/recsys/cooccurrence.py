@@ -74,7 +74,7 @@ def two_steps(
     on short histories the second step finds what co-visitation itself cannot. A random walk cut off after two
     steps; compare Cooper, Lee, Radinsky, Siantos 2014, Random walks in recommender systems, WWW companion.
     """
-    met = np.unique(first[items].indices)  # what Q² passes through
+    met = np.flatnonzero(np.bincount(first[items].indices))  # what Q² passes through
     step = _stochastic(first[items])
     start = _stochastic(_rows(*top(step, width), None, first.shape))
     onward = _stochastic(_rows(*top(_stochastic(first[met]), width), met, first.shape))
@@ -87,11 +87,15 @@ def two_steps(
 def _rows(
     columns: Ints, values: Floats, rows: npt.NDArray[np.integer] | None, shape: tuple[int, int]
 ) -> sparse.csr_array:
-    """[n, k] columns and values that are not 0, at rows [n] of a matrix of this shape; None: a matrix of n rows."""
+    """[n, k] columns and values that are not 0, at rows [n], ascending, of such a matrix; None: a matrix of n rows."""
+    kept = (columns >= 0) & (values > 0)
     height = len(columns) if rows is None else shape[0]
-    row, place = np.nonzero((columns >= 0) & (values > 0))
-    at = row if rows is None else rows[row]
-    return sparse.coo_array((values[row, place], (at, columns[row, place])), shape=(height, shape[1])).tocsr()
+    length = np.zeros(height + 1, dtype=np.int32)
+    length[1:][slice(None) if rows is None else rows] = np.count_nonzero(kept, axis=1)
+    start = np.cumsum(length, dtype=np.int32)
+    matrix = sparse.csr_array((values[kept], columns[kept], start), shape=(height, shape[1]))
+    matrix.sort_indices()
+    return matrix
 
 
 def _stochastic(matrix: sparse.csr_array) -> sparse.csr_array:
@@ -188,15 +192,15 @@ def top(matrix: sparse.csr_array, k: int) -> tuple[Ints, Floats]:
     """
     rows, width = matrix.shape[0], np.diff(matrix.indptr)
     columns, values = np.full((rows, k), -1, dtype=np.int32), np.zeros((rows, k), dtype=np.float32)
-    keys = _packed(matrix)
+    bits = np.ascontiguousarray(matrix.data, dtype=np.float32).view(np.uint32)
     order = np.argsort(-width, kind="stable")  # rows of like width together: little padding
     start = 0
     while start < rows and width[order[start]] > 0:
         widest = int(width[order[start]])
         chunk = order[start : start + max(1, SORTED // widest)]
         place = np.arange(widest)
-        index = np.minimum(matrix.indptr[chunk, None] + place, len(keys) - 1)
-        padded = np.where(place < width[chunk, None], keys[index], 0)
+        index = np.minimum(matrix.indptr[chunk, None] + place, len(bits) - 1)
+        padded = np.where(place < width[chunk, None], _packed(bits[index], matrix.indices[index]), 0)
         padded.sort(axis=1)
         best = padded[:, : -k - 1 : -1]
         columns[chunk, : best.shape[1]], values[chunk, : best.shape[1]] = _unpacked(best)
@@ -204,10 +208,9 @@ def top(matrix: sparse.csr_array, k: int) -> tuple[Ints, Floats]:
     return columns, values
 
 
-def _packed(matrix: sparse.csr_array) -> Keys:
-    """[stored]: keys that sort by value, then by falling column: the bits of a positive float sort as it does."""
-    value = np.ascontiguousarray(matrix.data, dtype=np.float32).view(np.uint32)
-    return (value.astype(np.uint64) << np.uint64(32)) | (LOW - matrix.indices.astype(np.uint64))
+def _packed(bits: npt.NDArray[np.uint32], columns: npt.NDArray[np.integer]) -> Keys:
+    """[…] keys that sort by value, then by falling column: the bits of a positive float sort as it does."""
+    return (bits.astype(np.uint64) << np.uint64(32)) | (LOW - columns.astype(np.uint64))
 
 
 def _unpacked(keys: Keys) -> tuple[Ints, Floats]:
@@ -231,11 +234,7 @@ def top_of_product(left: sparse.csr_array, right: sparse.csr_array, k: int) -> t
 
 def _neighbours(columns: Ints, values: Floats) -> sparse.csr_array:
     """[items, neighbours] columns and values → [items, items]."""
-    kept = columns >= 0
-    start = np.concatenate([[0], np.cumsum(kept.sum(axis=1))])
-    matrix = sparse.csr_array((values[kept], columns[kept], start), shape=(len(columns), len(columns)))
-    matrix.sort_indices()
-    return matrix
+    return _rows(columns, values, None, (len(columns), len(columns)))
 
 
 def recommend(asked: Histories, weights: Numbers, neighbours: sparse.csr_array, k: int) -> tuple[Ints, Floats]:
