@@ -1,7 +1,7 @@
 """The evaluation of many users: every baseline's lists, every metric with its interval, paired differences.
 
-make bench NAME=evaluation SCALE=1: the night of benchmarks/candidates.py, kept where that keeps it.  Few of its people
-come back after the second cut, so each step since then that has one before it is a user of its own, 200,000 at full
+make bench NAME=evaluation SCALE=1: the night of benchmarks/candidates.py, kept where that keeps it.  Few visitors come
+back after its second cut, so each step since then that has one before it is a user of its own, 200,000 at full
 size: asked for that step and the two that follow, from what its visitor had done, as of the cut.  The lists of the
 two-tower and of the blend are timed apart and not in the total: their search is what benchmarks/candidates.py measures.
 A table, then one line of JSON: users, histories (distinct), lists_s (of the models), question_s, baselines_s,
