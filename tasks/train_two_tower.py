@@ -133,8 +133,10 @@ def _fitted(plan: Plan, items: int) -> TwoTower:
 
 
 def _known(plan: Plan, interactions: Interactions) -> Known:
-    features = item_features(dataset_files.read_items(plan.data, plan.cut))
-    return Known(features, statistics.freshness(interactions, plan.cut))
+    items = dataset_files.read_items(plan.data, plan.cut)
+    unavailable = (items["available"] == 0).fill_null(False).to_numpy().astype(np.float32)
+    facts = {"freshness": statistics.freshness(interactions, plan.cut), "unavailable": unavailable}
+    return Known(item_features(items), facts)
 
 
 def _choose(plan: Plan, interactions: Interactions) -> Finish:

@@ -1,8 +1,8 @@
 """What is done to a fitted two-tower before it serves, chosen on interactions that it has not seen."""
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +25,8 @@ AT = 50
 """Length of the lists that it is judged by."""
 PRIORS = (0.0, 10.0, 30.0)
 """Interactions as many as which an item's features may weigh; 0: they say nothing."""
-TRENDS = (0.0, 0.5, 1.0, 1.5)
-"""Weights that an item's freshness may have beside its popularity; 0: it says nothing."""
+WEIGHTS = {"freshness": (0.0, 0.5, 1.0, 1.5), "unavailable": (0.0, -0.5, -1.0, -1.5)}
+"""Weights that what is known of an item may have beside its popularity; 0: it says nothing."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Known:
     """What is known of the items as of a model's cut."""
 
     features: ItemFeatures | None
-    freshness: npt.NDArray[np.float32]
-    """[items], see `statistics.freshness`"""
+    facts: Mapping[str, npt.NDArray[np.float32]]
+    """[items] each, by the names of `WEIGHTS`"""
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Finish:
 
     prior: float = 0.0
     """interactions as many as which an item's features weigh"""
-    trend: float = 0.0
-    """weight of an item's freshness"""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """of the facts"""
     shifts: Shifts | None = None
     """what calibration adds to the dense parameters"""
 
@@ -54,7 +54,8 @@ class Finish:
         if known.features and self.prior:
             rows = model.item.weight.detach().numpy()
             rows[:] = drawn(rows, known.features, self.prior)
-        _prefer(model, model.bias.weight, self.trend * known.freshness)
+        for name, weight in self.weights.items():
+            _prefer(model, model.bias.weight, weight * known.facts[name])
         if self.shifts:
             calibration.shift(model, self.shifts)
         return model
@@ -104,12 +105,18 @@ def choose(fitted: Callable[[], TwoTower], known: Known, held: HeldOut) -> Finis
     if known.features:
         prior = _best("features", PRIORS, lambda one: held.recall(Finish(one).apply(fitted(), known)))
     model = Finish(prior).apply(fitted(), known)
-    popularity = model.bias.weight.detach().clone()
-    trend = _best("freshness", TRENDS, lambda one: held.recall(_prefer(model, popularity, one * known.freshness)))
-    _prefer(model, popularity, trend * known.freshness)
+    weights = {name: _preference(model, name, known.facts[name], held) for name in WEIGHTS}
     shifts = calibration.calibrate(model, *held.known(model.item.num_embeddings))
     log.info("calibrated: %s", {name: np.round(shift.flatten()[:3], 2).tolist() for name, shift in shifts.items()})
-    return Finish(prior, trend, shifts)
+    return Finish(prior, weights, shifts)
+
+
+def _preference(model: TwoTower, name: str, fact: npt.NDArray[np.float32], held: HeldOut) -> float:
+    """The best weight of a fact [items], with which the model is left."""
+    popularity = model.bias.weight.detach().clone()
+    weight = _best(name, WEIGHTS[name], lambda one: held.recall(_prefer(model, popularity, one * fact)))
+    _prefer(model, popularity, weight * fact)
+    return weight
 
 
 def _prefer(model: TwoTower, popularity: Tensor, more: npt.NDArray[np.float32]) -> TwoTower:

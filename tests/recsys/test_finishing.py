@@ -4,15 +4,17 @@ import torch
 from scipy import sparse
 
 from tasks.recsys import finishing
-from tasks.recsys.finishing import TRENDS, Finish, HeldOut, Known
+from tasks.recsys.finishing import WEIGHTS, Finish, HeldOut, Known
 from tasks.recsys.item_features import ItemFeatures, drawn
 from tasks.recsys.sequences import Windows
 from tasks.recsys.two_tower import TwoTower
 from tests.recsys.made import views
 
 ITEMS, USERS = 400, 200
-STALE = np.where(np.arange(ITEMS) < ITEMS // 2, np.float32(-6.0), np.float32(0.0))
-"""[items] freshness: nobody wants the first half any more"""
+FIRST_HALF = (np.arange(ITEMS) < ITEMS // 2).astype(np.float32)
+FACTS = {"freshness": -6 * FIRST_HALF, "unavailable": 6 * FIRST_HALF}
+"""Name → [items]: the first half is what nobody wants any more."""
+NOTHING = {name: np.zeros(ITEMS, dtype=np.float32) for name in FACTS}
 
 
 def fitted() -> TwoTower:
@@ -33,16 +35,17 @@ def held_out(low: int, high: int) -> HeldOut:
     return HeldOut(Windows(asked, np.zeros_like(asked, dtype=np.int8)), target)
 
 
-def test_fresh_items_are_preferred_as_far_as_held_out_users_do() -> None:
-    known = Known(None, STALE)
-    assert finishing.choose(fitted, known, held_out(ITEMS // 2, ITEMS)).trend in TRENDS[1:]
-    assert finishing.choose(fitted, known, held_out(0, ITEMS // 2)).trend == 0
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_a_fact_counts_as_far_as_held_out_users_let_it(name: str) -> None:
+    known = Known(None, NOTHING | {name: FACTS[name]})
+    assert finishing.choose(fitted, known, held_out(ITEMS // 2, ITEMS)).weights[name] in WEIGHTS[name][1:]
+    assert finishing.choose(fitted, known, held_out(0, ITEMS // 2)).weights == dict.fromkeys(WEIGHTS, 0.0)
 
 
 def test_without_a_user_to_ask_a_fit_stays_as_it_is() -> None:
     nobody = HeldOut(Windows(np.zeros((0, 4), dtype=np.int32), np.zeros((0, 4), dtype=np.int8)), np.zeros(0, np.int32))
-    finish = finishing.choose(fitted, Known(None, STALE), nobody)
-    before, after = fitted().state_dict(), finish.apply(fitted(), Known(None, STALE)).state_dict()
+    finish = finishing.choose(fitted, Known(None, FACTS), nobody)
+    before, after = fitted().state_dict(), finish.apply(fitted(), Known(None, FACTS)).state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
@@ -50,15 +53,15 @@ def test_a_finish_draws_prefers_and_calibrates() -> None:
     met = np.arange(ITEMS, dtype=np.int64)
     features = ItemFeatures(sparse.csr_array(np.tile(np.eye(4, dtype=np.float32), (ITEMS // 4, 1))), met)
     shifts = {name: np.full(one.shape, 0.25, dtype=np.float32) for name, one in fitted().dense.items()}
-    found = Finish(10.0, 0.5, shifts).apply(fitted(), Known(features, STALE))
+    found = Finish(10.0, {"freshness": 0.5, "unavailable": -1.0}, shifts).apply(fitted(), Known(features, FACTS))
     assert np.array_equal(found.item.weight.detach(), drawn(fitted().item.weight.detach().numpy(), features, 10.0))
-    assert found.bias.weight[0].item() == pytest.approx(-3)
+    assert found.bias.weight[0].item() == pytest.approx(-3 - 6)
     assert found.bias.weight[-1].item() == 0
     assert torch.equal(found.repeat.detach(), fitted().repeat.detach() + 0.25)
 
 
 def test_the_same_finish_again_gives_the_same_bytes() -> None:
-    known, held = Known(None, STALE), held_out(0, ITEMS)
+    known, held = Known(None, FACTS), held_out(0, ITEMS)
     one, two = (finishing.choose(fitted, known, held).apply(fitted(), known).state_dict() for _ in range(2))
     assert all(torch.equal(one[name], two[name]) for name in one)
 
