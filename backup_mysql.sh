@@ -186,7 +186,7 @@ proven() {
 checked() {
     FILE=$1
     [ -f "$FILE" ] || FILE=$BACKUP/$1
-    [ -f "$FILE" ] || die 66 "there is no $1, nor $BACKUP/$1; there are: $(ls "$BACKUP" 2> /dev/null | grep 'tar.gz$' | tr '\n' ' ')"
+    [ -f "$FILE" ] || die 66 "there is no $1, nor $BACKUP/$1, or user $(id -u) may not look into its folder; there are: $(ls "$BACKUP" 2> /dev/null | grep 'tar.gz$' | tr '\n' ' ')"
     if [ -f "$FILE.sha256" ]; then
         [ "$(cut -d ' ' -f 1 "$FILE.sha256")" = "$(sha256sum < "$FILE" | cut -d ' ' -f 1)" ] ||
             die 65 "$FILE is not what was written: its sha256 is another than $FILE.sha256 says"

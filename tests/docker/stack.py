@@ -44,8 +44,8 @@ class Stack:
 
     # --- docker ---------------------------------------------------------------------------------------------------
 
-    def up(self) -> str:
-        return self.attempt(REPO / "bin" / "compose-up", check=True).stdout
+    def up(self, *services: str) -> str:
+        return self.attempt(REPO / "bin" / "compose-up", *services, check=True).stdout
 
     def down(self) -> None:
         for container in self.task_containers(all_of_them=True):
