@@ -110,6 +110,26 @@ def test_every_service_is_hardened_and_one_alone_has_the_socket(stack: Stack) ->
     assert with_socket == {"airflow-scheduler"}
 
 
+@pytest.mark.parametrize(
+    ("executor", "profiles", "services"),
+    [
+        ("", "", {"airflow-scheduler"}),
+        ("LocalExecutor", "", {"airflow-scheduler"}),
+        ("CeleryExecutor", "scale-out", {"airflow-worker-cpu", "airflow-worker-gpu"}),
+    ],
+)
+def test_the_service_that_runs_tasks_alone_is_given_the_socket(
+    tmp_path: Path, executor: str, profiles: str, services: set[str]
+) -> None:
+    stack = Stack(tmp_path, "test")
+    stack.environment |= {"AIRFLOW_EXECUTOR": executor, "COMPOSE_PROFILES": profiles}
+    stack.environment |= {"AIRFLOW_UID": "50000", "DOCKER_GID": "999"}
+    given = json.loads(stack.compose("config", "--format", "json"))["services"]
+    for rights in ("docker.sock", '"999"', "/run/secrets/mysql_backup"):
+        asked = {name for name, service in given.items() if rights in json.dumps(service) and "airflow" in name}
+        assert asked == services, rights
+
+
 def test_secrets_are_for_their_owner_alone(stack: Stack) -> None:
     for path in stack.secrets.iterdir():
         assert path.name == "passwd" or path.stat().st_mode & 0o777 == 0o600, path

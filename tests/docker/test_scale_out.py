@@ -17,6 +17,7 @@ CELERY = {
     "MLFLOW_ARTIFACTS": "s3://nightjar/artifacts",
     "AWS_ENDPOINT_URL": "http://object-store:8333",
 }
+SOCKET = "/var/run/docker.sock"
 UPLOAD = """
 import fsspec
 files = fsspec.filesystem("s3")
@@ -72,10 +73,15 @@ def script(stack: Stack, code: str) -> str:
     )
 
 
-def mounted(stack: Stack, containers: list[str]) -> set[str]:
-    """Volumes and folders of containers, the engine's socket aside."""
+def mounted(stack: Stack, containers: list[str]) -> dict[str, set[str]]:
+    """Volumes and folders of containers, and the services that have each."""
     shown: list[dict[str, Any]] = json.loads(stack.docker("inspect", *containers))
-    return {mount["Source"] for one in shown for mount in one["Mounts"] if "docker.sock" not in mount["Source"]}
+    found: dict[str, set[str]] = {}
+    for one in shown:
+        for mount in one["Mounts"]:
+            service = one["Config"]["Labels"].get("com.docker.compose.service", "a task")
+            found.setdefault(mount["Source"], set()).add(service)
+    return found
 
 
 def test_a_night_on_two_workers_that_share_no_disk(first: Stack, second: Stack) -> None:
@@ -83,7 +89,8 @@ def test_a_night_on_two_workers_that_share_no_disk(first: Stack, second: Stack) 
     run = first.trigger(data="s3://nightjar/demo", profile="small", force_reason="the machines are new")
     here = mounted(first, [first.running_container("prepare_data"), *first.compose("ps", "--quiet").split()])
     there = mounted(first, [second.running_container("train_two_tower"), *second.compose("ps", "--quiet").split()])
-    assert len(here) > 10 and len(there) > 10 and not here & there
+    assert here.pop(SOCKET) == {"airflow-worker-cpu"} and there.pop(SOCKET) == {"airflow-worker-gpu"}
+    assert len(here) > 10 and len(there) > 10 and not here.keys() & there.keys()
     assert first.wait(run) == "success", first.told(run)
 
     workers = {one["task_id"]: one["hostname"] for one in first.tasks(run)}
