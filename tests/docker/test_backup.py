@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,11 @@ pytestmark = pytest.mark.docker
 
 
 def made(stack: Stack) -> str:
-    ran = stack.backup_script()
+    return named(stack.backup_script())
+
+
+def named(ran: "subprocess.CompletedProcess[str]") -> str:
+    """The archive that a backup has made."""
     assert ran.returncode == 0, ran.stderr
     found = re.search(r"(nightjar-\d{8}T\d{6}Z\.tar\.gz)", ran.stderr)
     assert found, ran.stderr
@@ -237,16 +242,39 @@ def test_a_connection_that_is_cut_during_the_dump_is_worth_a_retry(stack: Stack)
     assert files(stack) == there
 
 
-def cut(stack: Stack) -> bool:
-    """Whether a dump was at work on the big table, and is cut now."""
+def dumping(stack: Stack) -> list[int]:
+    """The connections that dump the big table."""
     found = stack.sql(
         "SELECT id FROM information_schema.processlist WHERE user = 'backup' AND info LIKE 'SELECT /*!%FROM `big`'",
         user="root",
         database="mysql",
     )
-    for (one,) in found:
+    return [int(one) for (one,) in found]
+
+
+def cut(stack: Stack) -> bool:
+    """Whether a dump was at work on the big table, and is cut now."""
+    found = dumping(stack)
+    for one in found:
         stack.sql(f"KILL {one}", user="root", database="mysql")
     return bool(found)
+
+
+@pytest.mark.usefixtures("big", "rows")
+def test_a_table_that_is_written_during_the_dump_is_in_it_as_of_one_instant(stack: Stack) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(stack.backup_shell, f"{SLOW}\nexec backup_mysql.sh")
+        while not running.done() and not dumping(stack):
+            time.sleep(0.2)
+        stack.sql("INSERT INTO odd (id) VALUES (3)", user="nightjar")
+        stack.sql("DELETE FROM odd WHERE id = 1", user="nightjar")
+        ran = running.result()
+    name = named(ran)
+    manifest = json.loads(in_volume(stack, f"tar -xzOf /backup/{name} manifest.json"))
+    still = {table["table"]: table["still"] for table in manifest["tables"] if table["database"] == "nightjar"}
+    assert (still["odd"], still["big"]) == (False, True)
+    dumped = in_volume(stack, f"tar -xzOf /backup/{name} dump.sql | grep 'INSERT INTO .odd.'")
+    assert re.findall(r"[(](\d),", dumped) == ["1", "2"]
 
 
 def test_rotation_keeps_days_and_weeks(stack: Stack) -> None:
