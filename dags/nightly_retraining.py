@@ -7,6 +7,7 @@ prepare_data ─► train_two_tower ─┬─► evaluate_recall ─────
 publish_recommendations ─► write_report, the morning page ─┬─► announce
                                                            └─► prune_nights: files of old nights that nothing needs
 backup_mysql: always runs at the end; its failure fails the night
+end: always runs, too; a night that is set to failed as a whole is red
 ```
 
 Every night at 00:00 UTC it reads the events before its `as_of`, fits the retriever three times, measures it against
@@ -38,8 +39,8 @@ already. Bad data and bad settings are not tried again: correct them and clear t
 published by a night that is red before `publish_recommendations`; yesterday's list stays in force. If `write_report` is
 red, the gate has spoken and what it let through is published, but nobody has been told: clear that task once its reason
 is gone, and `announce` follows. If only `backup_mysql` is red, the list is published and the database has no new dump:
-clear that task once its reason is gone. If `announce` is skipped, the night is held or a backfill: its log has the
-reason, and yesterday's list is in force.
+clear that task once its reason is gone. If `end` is red, somebody has ended the night by hand. If `announce` is
+skipped, the night is held or a backfill: its log has the reason, and yesterday's list is in force.
 
 **Links.** Each task's page links its MLflow run and its artifact, that of `write_report` the morning page. A list that
 goes live is an event of the asset `nightjar_publication`, with run, verdict, generation and `as_of`.
@@ -48,7 +49,8 @@ goes live is an event of the asset `nightjar_publication`, with run, verdict, ge
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DAG, CronTriggerTimetable, task
+from airflow.sdk import DAG, CronTriggerTimetable, get_current_context, task
+from airflow.sdk.exceptions import AirflowFailException
 
 from nightjar.announcement import announce
 from nightjar.notifier import tell_failed
@@ -65,6 +67,14 @@ SHARD = (
 def shards(dataset: dict[str, Any]) -> list[dict[str, int]]:
     """One mapped task for each shard of users."""
     return [{"shard": number} for number in range(dataset["shards"])]
+
+
+@task
+def end() -> None:
+    """Fails a run that somebody set to failed: Airflow skips what had not begun, and skipped leaves count as green."""
+    this = get_current_context()["ti"]
+    if this.get_ti_count(dag_id=this.dag_id, run_ids=[this.run_id], task_ids=["write_report"], states=["skipped"]):
+        raise AirflowFailException("the night was ended by hand before its report: it is red, whatever was skipped")
 
 
 with DAG(
@@ -115,3 +125,4 @@ with DAG(
     page.operator >> announce(publication.output)
     page.operator >> run_task("prune_nights", publication=publication).operator
     page.operator >> run_task("backup_mysql").operator.as_teardown(on_failure_fail_dagrun=True)
+    page.operator >> end().as_teardown(on_failure_fail_dagrun=True)

@@ -136,6 +136,17 @@ def test_secrets_are_for_their_owner_alone(stack: Stack) -> None:
     assert stack.secrets.stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.parametrize("name", ["cpu", "airflow", "mlflow", "mysql-backup", "object-store"])
+def test_an_image_says_what_it_is_and_has_neither_root_nor_compiler(stack: Stack, images: str, name: str) -> None:
+    (shown,) = json.loads(stack.docker("inspect", f"nightjar/{name}:{images}"))
+    labels = shown["Config"]["Labels"]
+    assert labels["org.opencontainers.image.version"] == images
+    assert re.fullmatch(r"[0-9a-f]{40}", labels["org.opencontainers.image.revision"])
+    assert labels["org.opencontainers.image.title"] and shown["Config"]["User"] == "50000:0"
+    tools = ("run", "--rm", "--entrypoint", "sh", f"nightjar/{name}:{images}", "-c", "command -v cc gcc c++ g++ || :")
+    assert stack.docker(*tools) == ""
+
+
 def test_without_the_secrets_nothing_starts(stack: Stack, tmp_path: Path) -> None:
     stack_env = {**stack.environment, "NIGHTJAR_SECRETS": str(tmp_path), "NIGHTJAR_PROJECT": "nightjar-none"}
     ran = subprocess.run(
@@ -154,7 +165,7 @@ def test_without_the_secrets_nothing_starts(stack: Stack, tmp_path: Path) -> Non
 
 def test_a_whole_night_is_green(stack: Stack, night: str) -> None:
     states = {one["task_id"]: one["state"] for one in stack.tasks(night)}
-    assert states == dict.fromkeys([*TASKS, "shards", "announce"], "success")
+    assert states == dict.fromkeys([*TASKS, "shards", "announce", "end"], "success")
     assert stack.task_containers(all_of_them=True) == [], "containers of a night that ended"
 
 
@@ -265,6 +276,15 @@ def test_mark_failed_stops_the_container(stack: Stack, training: tuple[str, str]
     assert stack.wait(run) == "failed"
     states = {one["task_id"]: one["state"] for one in stack.tasks(run)}
     assert states["train_two_tower"] == "failed" and states["backup_mysql"] == "success"
+
+
+def test_a_night_that_is_set_to_failed_before_it_begins_is_red(stack: Stack) -> None:
+    run = stack.trigger()
+    stack.api("PATCH", f"/dags/nightly_retraining/dagRuns/{run}", {"state": "failed"})
+    assert stack.wait(run) == "failed"
+    states = {one["task_id"]: one["state"] for one in stack.tasks(run)}
+    assert (states.pop("backup_mysql"), states.pop("end")) == ("success", "failed")
+    assert set(states.values()) == {"skipped"}
 
 
 def test_a_training_that_is_killed_and_mysql_that_restarts_are_survived(
