@@ -105,7 +105,7 @@ def choose(fitted: Callable[[], TwoTower], known: Known, held: HeldOut) -> Finis
     if known.features:
         prior = _best("features", PRIORS, lambda one: held.recall(Finish(one).apply(fitted(), known)))
     model = Finish(prior).apply(fitted(), known)
-    weights = {name: _preference(model, name, known.facts[name], held) for name in WEIGHTS}
+    weights = {name: _preference(model, name, known.facts[name], held) for name in WEIGHTS if known.facts[name].any()}
     shifts = calibration.calibrate(model, *held.known(model.item.num_embeddings))
     log.info("calibrated: %s", {name: np.round(shift.flatten()[:3], 2).tolist() for name, shift in shifts.items()})
     return Finish(prior, weights, shifts)
