@@ -287,7 +287,7 @@ class GenerateCandidatesConfig(Config):
 class TrainLambdarankConfig(Config):
     negative_share: float = Field(0.25, gt=0, le=1, description="share of the negatives kept for training")
     max_trees: int = Field(100, ge=1, le=5_000, description="trees at most; early stopping may end before")
-    leaves: int = Field(7, ge=2, le=1_023, description="leaves of a tree")
+    leaves: int = Field(7, ge=2, le=64, description="leaves of a tree")
     shrinkage: float = Field(0.1, gt=0, le=1, description="learning rate of the boosting")
     min_groups: int = Field(20, ge=1, description="groups with a positive below which nothing is learned")
     resamples: int = Field(1_000, ge=100, le=100_000, description="bootstrap resamples of an interval")

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from tasks.recsys.candidates import Floats, Pairs
 from tasks.recsys.features import FEATURES, ItemTable, features
 from tasks.recsys.interactions import Histories, Ints, Truth
+from tasks.recsys.trees import Trees
 
 log = logging.getLogger(__name__)
 
@@ -166,10 +167,15 @@ def _tell(environment: Any) -> None:
 
 def score(booster: Any, columns: Floats, place: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
     """[pairs], the ranker's score; without a booster, one that keeps the blend's places [pairs]."""
-    if booster is None:
-        return 1.0 / place.astype(np.float64)
-    found: npt.NDArray[np.float64] = booster.predict(columns, num_threads=1)
-    return found
+    return _scores(_trees(booster), columns, place)
+
+
+def _trees(booster: Any) -> Trees | None:
+    return None if booster is None else Trees.of(booster)
+
+
+def _scores(trees: Trees | None, columns: Floats, place: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
+    return 1.0 / place.astype(np.float64) if trees is None else trees.scores(columns)
 
 
 def best(
@@ -181,12 +187,12 @@ def best(
     in the cache, with a thread a core; the result does not depend on either.
     """
     starts = np.arange(0, len(histories), CHUNK)
-    bounds = np.searchsorted(pairs.row, np.append(starts, len(histories)))
+    bounds, trees = np.searchsorted(pairs.row, np.append(starts, len(histories))), _trees(booster)
 
     def chunk(start: int, low: int, high: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         part = pairs.between(low, high, start)
         mine = histories.take(np.arange(start, min(start + CHUNK, len(histories))))
-        scores = score(booster, features(part, mine, items), part.place)
+        scores = _scores(trees, features(part, mine, items), part.place)
         position, _ = ranked(part, scores, k)
         return position + low, scores[position]
 
