@@ -190,18 +190,9 @@ def _ranked(home: Path, night: Night, cut: int, asked: Histories) -> Iterator[tu
 
 def set_up_peers() -> None:
     """Makes the peers' environment from its lock; without a network the run goes on without them."""
-    if PEERS_PYTHON.exists():
-        return
-    uv, folder = REPO / ".venv" / "uv" / "bin" / "uv", PEERS_PYTHON.parent.parent
-    install: list[str | Path] = [uv, "pip", "install", "-q", "--python", PEERS_PYTHON, "--no-deps"]
-    commands: list[list[str | Path]] = [
-        [uv, "venv", "-q", "--python", sys.executable, folder],
-        [*install, "-r", REPO / "images" / "cpu" / "torch.txt"],
-        [*install, "--require-hashes", "-r", REPO / "benchmarks" / "requirements.txt"],
-    ]
-    if any(subprocess.run(command, check=False).returncode for command in commands):
-        print(f"the peers are absent: {folder} could not be made; the lines above say why", file=sys.stderr)
-        shutil.rmtree(folder, ignore_errors=True)
+    if subprocess.run([REPO / "bin" / "setup", "peers"], check=False).returncode:
+        print("the peers are absent: their environment could not be made; the lines above say why", file=sys.stderr)
+        shutil.rmtree(PEERS_PYTHON.parent.parent, ignore_errors=True)
 
 
 def report(name: str, values: Values) -> dict[str, object]:
