@@ -139,7 +139,9 @@ def sasrec(q: Question) -> Any:
     model.fit(dataset(q.user, q.item, q.time))
     row = np.repeat(np.arange(len(q.asked)), np.diff(q.start))
     past = dataset(row, q.past, np.arange(len(row)) * 1000)
-    found = model.recommend(np.unique(row), past, q.k, filter_viewed=False)
+    found = model.recommend(
+        np.unique(row), past, q.k, filter_viewed=False, on_unsupported_targets="ignore"
+    )  # histories of nothing but items that it has not learned
     lists = np.full((len(q.asked), q.k), -1, dtype=np.int32)
     lists[found[Columns.User], found[Columns.Rank] - 1] = found[Columns.Item]
     return lists
