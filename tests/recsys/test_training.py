@@ -49,16 +49,29 @@ def changed(**other: float) -> Recipe:
     return Recipe(**{**vars(RECIPE), **other})
 
 
-def test_it_learns_what_belongs_together() -> None:
-    model, found = fitted(changed(max_epochs=12), epochs=12)
+def together(model: TwoTower) -> float:
+    """Share of the three nearest of each item that belong together with it."""
     items = torch.arange(ITEMS)
     with torch.no_grad():
         scores = model.query_vectors(items.unsqueeze(1), torch.zeros(ITEMS, 1).long())[0] @ model.item_vectors().T
     scores.fill_diagonal_(-math.inf)
-    others = scores.topk(3).indices // 4 == (items // 4).unsqueeze(1)
-    assert float(others.float().mean()) > 0.95
+    return float((scores.topk(3).indices // 4 == (items // 4).unsqueeze(1)).float().mean())
+
+
+def test_it_learns_what_belongs_together() -> None:
+    model, found = fitted(changed(max_epochs=12), epochs=12)
+    assert together(model) > 0.95
     assert found.losses[-1] < 0.5 * found.losses[0]
     assert len(found.losses) == found.epochs == 12
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here: a fit on one is not tested")
+def test_it_learns_the_same_on_a_gpu() -> None:
+    torch.cuda.reset_peak_memory_stats()
+    model, found = fitted(changed(max_epochs=12), epochs=12)
+    assert torch.cuda.max_memory_allocated() > 0, "the fit ran on the CPU"
+    assert together(model.cpu()) > 0.95
+    assert found.losses[-1] < 0.5 * found.losses[0]
 
 
 def test_same_seed_same_bytes() -> None:
