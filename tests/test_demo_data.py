@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks.planted import liked, planted_affinity, planted_tastes
 from tasks.demo_data import EVENTS, MARKER, PARTS, TREE, VERSION, main, make_demo_data
-from tasks.recsys import synthetic_events, synthetic_properties
+from tasks.recsys import synthetic_events
 from tasks.recsys.synthetic import DAY, SNAPSHOTS, SPAN, START, WEEK, DemoConfig, Shop, life_ms, make_shop
 from tasks.recsys.synthetic_events import drifting_odds, event_blocks
 from tasks.recsys.synthetic_properties import property_blocks
@@ -302,10 +302,11 @@ def test_values_are_hashed_words_numbers_and_the_two_named_properties(properties
     assert len(value) > 500
 
 
-def test_property_blocks_leave_out_no_item(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(synthetic_properties, "ITEMS_A_BLOCK", 100)
-    shop = make_shop(SMALL)
-    rows = pl.concat(property_blocks(shop))
+def test_property_blocks_leave_out_no_item() -> None:
+    shop = make_shop(DemoConfig(scale=0.04))
+    blocks = list(property_blocks(shop))
+    assert len(blocks) > 1
+    rows = pl.concat(blocks)
     assert set(rows["itemid"]) == set(shop.item_id[shop.item_has_properties])
 
 
