@@ -15,7 +15,6 @@ import pytest
 
 from benchmarks.planted import liked, planted_affinity, planted_tastes
 from tasks.demo_data import EVENTS, MARKER, PARTS, TREE, VERSION, main, make_demo_data
-from tasks.recsys import synthetic_events
 from tasks.recsys.synthetic import DAY, SNAPSHOTS, SPAN, START, WEEK, DemoConfig, Shop, life_ms, make_shop
 from tasks.recsys.synthetic_events import drifting_odds, event_blocks
 from tasks.recsys.synthetic_properties import property_blocks
@@ -200,10 +199,9 @@ def test_transactions_and_nothing_else_have_a_transaction_id(events: pl.DataFram
     assert (events["transactionid"].is_not_null() == (events["event"] == "transaction")).all()
 
 
-def test_a_basket_is_of_one_visitor_at_one_instant_in_whatever_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(synthetic_events, "VISITORS_A_BLOCK", 1_000)
-    blocks = list(event_blocks(make_shop(DemoConfig(scale=0.01))))
-    assert len(blocks) == 15
+def test_a_basket_is_of_one_visitor_at_one_instant_in_whatever_block() -> None:
+    blocks = list(event_blocks(make_shop(DemoConfig(scale=0.1))))
+    assert len(blocks) == 2
     lines = pl.concat(blocks).drop_nulls("transactionid")
     baskets = lines.group_by("transactionid").agg(pl.col("visitorid", "timestamp").n_unique())
     assert (baskets["visitorid"] == 1).all()

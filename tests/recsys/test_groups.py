@@ -1,12 +1,13 @@
 """Who the ranker learns from and is judged on."""
 
+import itertools
 from collections.abc import Iterator
 
-import pytest
+import numpy as np
 
 from tasks.recsys import groups
 from tasks.recsys.groups import judges, learners
-from tasks.recsys.interactions import CART, VIEW, Histories, Interactions, Truth
+from tasks.recsys.interactions import CART, VIEW, Histories, Interactions, Truth, histories
 from tests.recsys.made import Row, chance, table
 
 CUT, END = 100, 200
@@ -61,9 +62,14 @@ def test_a_history_holds_the_newest_only() -> None:
     assert [past for past, _ in told(*learners(KNOWN, CUT, END, cap=1))] == [[1], [2], [0], [0]]
 
 
-def test_those_who_came_back_judge_where_there_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(groups, "FEW", 2)
-    assert [past for past, _ in told(*judges(KNOWN, CUT, END, cap=10))] == [[0, 1], [2]]
+def test_those_who_came_back_judge_where_there_are_enough() -> None:
+    known, cut, end = chance(1, 600, days=40), 20 * 86_400_000, 40 * 86_400_000
+    came_back = np.intersect1d(known.before(cut).user, known.between(cut, end).user)
+    assert len(came_back) >= groups.FEW
+    past = histories(known, cut, 10, came_back.astype(np.int32))
+    assert [items for items, _ in told(*judges(known, cut, end, cap=10))] == [
+        past.item[low:high].tolist() for low, high in itertools.pairwise(past.start)
+    ]
 
 
 def test_else_everybody_s_last_interaction_judges_an_unknown_item_included() -> None:
@@ -75,16 +81,17 @@ def test_else_everybody_s_last_interaction_judges_an_unknown_item_included() -> 
     ]
 
 
-def test_how_visits_go_on_is_thinned_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = chance(1, 600, days=40)
-    cut, end = 20 * 86_400_000, 40 * 86_400_000
-    whole = told(*learners(known, cut, end, 50))
-    monkeypatch.setattr(groups, "LATER", 3)
-    some = told(*learners(known, cut, end, 50))
-    back = len(judges(known, cut, end, 50)[1])
-    assert back > groups.FEW
-    later = whole[back:]
-    assert some == [*whole[:back], later[0], later[(len(later) - 1) // 2], later[-1]]
+def test_how_visits_go_on_is_thinned_evenly() -> None:
+    """Of as many visits as there may be twice, every other one; each is of an item of its own."""
+    visits, items, cut = 2 * groups.LATER - 1, 25, 1_000
+    known = table(
+        [*((0, item, VIEW, item) for item in range(items))]
+        + [(1 + visit, visit % items, VIEW, cut + 2 * visit) for visit in range(visits)]
+        + [(1 + visit, visit // items % items, VIEW, cut + 2 * visit + 1) for visit in range(visits)]
+    )
+    found = told(*learners(known, cut, cut + 2 * visits, 50))
+    kept = range(0, visits, 2)
+    assert found == [([visit % items], [(visit // items % items, VIEW)]) for visit in kept]
 
 
 def test_nothing_of_the_window_is_known_to_who_is_asked_at_its_cut() -> None:
