@@ -5,22 +5,18 @@ are recommended again by those whose method gives them a score.
 """
 
 import functools
-import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from tasks.recsys import cooccurrence
 from tasks.recsys.interactions import DAY, Histories, Interactions, Ints
+from tasks.recsys.parallel import in_order
 
 Baseline = Callable[[Interactions, Histories, int, int], Ints]
 """(interactions, the histories asked about, the cut, k) → [histories, k]; nothing at or after the cut is read."""
-
-Thing = TypeVar("Thing")
-Result = TypeVar("Result")
 
 ROWS = 256
 """Lists joined at a time: they stay in the cache."""
@@ -89,7 +85,7 @@ def filled(lists: Ints, more: Ints) -> Ints:
         rows = slice(at, at + ROWS)
         _fill(result[rows], lists[rows], more[rows])
 
-    _on_every_core(fill, range(0, len(lists), ROWS))
+    deque(in_order(fill, range(0, len(lists), ROWS)), maxlen=0)
     return result
 
 
@@ -115,12 +111,6 @@ def _repeats(lists: Ints) -> npt.NDArray[np.bool_]:
     repeated = np.zeros(lists.shape, dtype=bool)
     repeated[row, keys[row, after + 1] & ((1 << bits) - 1)] = True
     return repeated
-
-
-def _on_every_core(function: Callable[[Thing], Result], things: Iterable[Thing]) -> list[Result]:
-    """What the function makes of each, in order."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(function, things))
 
 
 def chain(*baselines: Baseline) -> Baseline:
@@ -157,7 +147,7 @@ BASELINES: Mapping[str, Baseline] = {
 
 def every(interactions: Interactions, asked: Histories, cut: int, k: int) -> Iterator[tuple[str, Ints]]:
     """Name and lists [histories, k] of each of `BASELINES`; what a chain is made of is computed once."""
-    lists = _on_every_core(lambda baseline: baseline(interactions, asked, cut, k), SINGLE.values())
+    lists = in_order(lambda baseline: baseline(interactions, asked, cut, k), SINGLE.values())
     made = dict(zip(SINGLE, lists, strict=True))
     yield from made.items()
     for name, parts in CHAINS.items():

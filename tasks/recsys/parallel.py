@@ -2,13 +2,11 @@
 
 import itertools
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
-
-import faiss
-import torch
 
 Block = TypeVar("Block")
 Result = TypeVar("Result")
@@ -32,6 +30,8 @@ def in_order(
 
 
 def _single() -> None:
-    """Makes the libraries' arithmetic of this thread run on this thread."""
-    faiss.omp_set_num_threads(1)
-    torch.set_num_threads(1)
+    """Makes the arithmetic of the libraries that are loaded run, for this thread, on this thread."""
+    if faiss := sys.modules.get("faiss"):
+        faiss.omp_set_num_threads(1)
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
