@@ -15,7 +15,7 @@ import pandas as pd
 
 from tasks import fits, storage
 from tasks.failures import BadData
-from tasks.recsys.interactions import EVENTS, Histories, Longs
+from tasks.recsys.interactions import EVENTS, Histories, Ints, Longs
 from tasks.recsys.retrieval import Tower
 
 K = 300
@@ -31,21 +31,24 @@ class RetrieverModel:
         self.order = np.argsort(itemids)
 
     def predict(self, histories: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """items, scores: the best `k` items of each history, by the two-tower alone; itemids that it lacks are skipped.
+        """items, scores: the best `k` items of each history, by the two-tower alone.
 
         histories: columns `items` (itemids, oldest first) and, if known, `events` (view, addtocart, transaction).
-        Raises BadData for a history that is not in this form.
+        An itemid that is newer than the fit is recommended to whom it is a repeat.  Raises BadData for a history that
+        is not in this form.
         """
-        found, scores = self.tower.recommend(self._histories(histories), int((params or {}).get("k", K)))
+        asked, itemids = self._histories(histories)
+        found, scores = self.tower.recommend(asked, int((params or {}).get("k", K)))
         kept = [row >= 0 for row in found]
         return pd.DataFrame(
             {
-                "items": [self.itemids[row[keep]].tolist() for row, keep in zip(found, kept, strict=True)],
+                "items": [itemids[row[keep]].tolist() for row, keep in zip(found, kept, strict=True)],
                 "scores": [row[keep].tolist() for row, keep in zip(scores, kept, strict=True)],
             }
         )
 
-    def _histories(self, histories: pd.DataFrame) -> Histories:
+    def _histories(self, histories: pd.DataFrame) -> tuple[Histories, Longs]:
+        """The histories in dense ids, and the itemid of each: those that the fit knows, then the new ones."""
         if "items" not in histories:
             raise BadData(
                 f"histories have the columns {', '.join(map(str, histories.columns))}; expected items and, if known, "
@@ -58,17 +61,18 @@ class RetrieverModel:
                 raise BadData(f"history {number}: events {list(event)}, expected {len(item)} of {', '.join(EVENTS)}")
         codes = [np.array([EVENTS.index(name) for name in event], dtype=np.int8) for event in events]
         start = np.concatenate([[0], np.cumsum([len(one) for one in items])]).astype(np.int64)
-        flat = self._encoded(np.concatenate([np.zeros(0, dtype=np.int64), *items]))
+        flat = np.concatenate([np.zeros(0, dtype=np.int64), *items])
+        new = np.setdiff1d(flat, self.itemids)
         event = np.concatenate([np.zeros(0, dtype=np.int8), *codes])
-        users = np.arange(len(items), dtype=np.int32)
-        whole = Histories(users, start, np.maximum(flat, 0), event, np.arange(len(flat), dtype=np.int64))
-        return whole.where(flat >= 0)
+        users, time = np.arange(len(items), dtype=np.int32), np.arange(len(flat), dtype=np.int64)
+        return Histories(users, start, self._encoded(flat, new), event, time), np.append(self.itemids, new)
 
-    def _encoded(self, itemids: Longs) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
-        """[n]: dense ids, −1 for an item that was unknown at the fit's cut."""
+    def _encoded(self, itemids: Longs, new: Longs) -> Ints:
+        """[n] dense ids of itemids, each of which the fit knows or is one of the new ones, which ascend."""
         at = np.searchsorted(self.itemids, itemids, sorter=self.order)
-        code = self.order[np.minimum(at, len(self.order) - 1)]
-        return np.where(self.itemids[code] == itemids, code, -1).astype(np.int32)
+        known = self.order[np.minimum(at, len(self.order) - 1)]
+        beyond = len(self.itemids) + np.searchsorted(new, itemids)
+        return np.where(self.itemids[known] == itemids, known, beyond).astype(np.int32)
 
 
 def _load_pyfunc(data_path: str) -> RetrieverModel:

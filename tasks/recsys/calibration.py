@@ -78,10 +78,10 @@ def _loss(model: TwoTower, item: Tensor, event: Tensor, target: Tensor, others: 
     """Mean cross-entropy of the targets [windows]."""
     queries, own = model.answer(item, event)
     candidates = torch.cat([target.unsqueeze(1), others], dim=1)
-    scores = torch.einsum("nd,ncd->nc", queries, model.vectors(candidates.clamp(min=0)))
     again = item == target.unsqueeze(1)  # a repeat is asked for at its place among the history's own
     empty = candidates < 0
     empty[:, 0] = again.any(dim=1)
+    scores = torch.einsum("nd,ncd->nc", queries, model.vectors(candidates * ~empty))
     newest = item.shape[1] - 1 - again.flip(1).int().argmax(dim=1)
     label = torch.where(again.any(dim=1), candidates.shape[1] + newest, 0)
     return functional.cross_entropy(torch.cat([scores.masked_fill(empty, -torch.inf), own], dim=1), label)

@@ -66,7 +66,7 @@ class HeldOut:
     """What a fit is judged on: each user's last item after its cut, and what came before it."""
 
     asked: Windows
-    """[users, length], without items that are unknown at the cut"""
+    """[users, length]"""
     target: Ints
     """[users]"""
 
@@ -78,19 +78,15 @@ class HeldOut:
         found, _ = Tower(model, index.fastest(index.build(model.item_vectors().numpy()))).answer(self.asked, AT)
         return float((found == self.target[:, None]).any(axis=1).mean())
 
-    def known(self, items: int) -> tuple[Windows, Ints]:
-        """Those whose target is known, and who have a history."""
-        some = (self.target < items) & (self.asked.item[:, 0] >= 0)
+    def answerable(self, items: int) -> tuple[Windows, Ints]:
+        """Those whose target is one of the items that are known at the cut, or of their own history."""
+        some = (self.target < items) | (self.asked.item == self.target[:, None]).any(axis=1)
         return Windows(self.asked.item[some], self.asked.event[some]), self.target[some]
 
 
 def held_out(interactions: Interactions, cut: int, end: int, window: int) -> HeldOut:
     """Users whose last interaction lies in cut ≤ time < end (UTC ms), `VALIDATION_USERS` of them at most."""
-    asked, target = last_out(interactions.before(end), cut, window, VALIDATION_USERS)
-    unknown = (asked.item < 0) | (asked.item >= interactions.before(cut).items)
-    order = np.argsort(unknown, axis=1, kind="stable")
-    item = np.take_along_axis(np.where(unknown, -1, asked.item), order, 1)
-    return HeldOut(Windows(item, np.take_along_axis(asked.event, order, 1)), target)
+    return HeldOut(*last_out(interactions.before(end), cut, window, VALIDATION_USERS))
 
 
 def choose(fitted: Callable[[], TwoTower], known: Known, held: HeldOut) -> Finish:
@@ -106,7 +102,7 @@ def choose(fitted: Callable[[], TwoTower], known: Known, held: HeldOut) -> Finis
         prior = _best("features", PRIORS, lambda one: held.recall(Finish(one).apply(fitted(), known)))
     model = Finish(prior).apply(fitted(), known)
     weights = {name: _preference(model, name, known.facts[name], held) for name in WEIGHTS if known.facts[name].any()}
-    shifts = calibration.calibrate(model, *held.known(model.item.num_embeddings))
+    shifts = calibration.calibrate(model, *held.answerable(model.item.num_embeddings))
     log.info("calibrated: %s", {name: np.round(shift.flatten()[:3], 2).tolist() for name, shift in shifts.items()})
     return Finish(prior, weights, shifts)
 

@@ -56,9 +56,8 @@ class Tower:
         return vectors, own
 
     def windows(self, histories: Histories) -> Windows:
-        """What the query tower reads of each history; interactions with items that it does not know are passed over."""
-        known = histories.where(histories.item < self.model.item.num_embeddings)
-        return history_windows(known, self.model.window)
+        """What the query tower reads of each history."""
+        return history_windows(histories, self.model.window)
 
     def answer(self, windows: Windows, k: int) -> tuple[Ints, Floats]:
         """The k best items of each window, with scores [users, k]; nothing for one without an item."""

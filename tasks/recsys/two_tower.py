@@ -79,14 +79,14 @@ class TwoTower(nn.Module):
         return {name: one for name, one in self.named_parameters() if not name.startswith(("item.", "bias."))}
 
     def pool(self, vectors: Tensor, event: Tensor) -> Tensor:
-        """Queries after each position, [batch, length, heads, dim], of length 1 / temperature.
+        """Queries after each position, [batch, length, heads, d], of length 1 / temperature.
 
-        vectors: [batch, length, heads · dim] of the history's items, 0 where padded.  event: [batch, length], codes of
+        vectors: [batch, length, heads · d] of the history's items, 0 where padded.  event: [batch, length], codes of
         event types.  A cosine needs no common denominator of the weights.
         """
         weights = _of_steps(self.step, vectors.shape[1])
         pooled = torch.matmul(weights, vectors * self.event.exp()[event].unsqueeze(2))
-        likeness = functional.normalize(pooled.view(*event.shape, self.heads, self.dim), dim=3)
+        likeness = functional.normalize(self._by_head(pooled), dim=3)
         length = torch.arange(vectors.shape[1], device=vectors.device).clamp(max=self.window - 1)
         return likeness * torch.exp(self.log_length[length].view(-1, 1, 1) - self.log_temperature)
 
@@ -151,30 +151,50 @@ class TwoTower(nn.Module):
         return torch.matmul(queries.permute(2, 0, 1, 3), heads) + torch.matmul(repeats, same)
 
     def _unit(self, vectors: Tensor) -> Tensor:
-        """Vectors whose heads are of length 1 each: [rows, heads · dim] → [rows, heads, dim]."""
-        return functional.normalize(vectors.view(-1, self.heads, self.dim), dim=2)
+        """Vectors whose heads are of length 1 each: [..., heads · d] → [..., heads, d]."""
+        return functional.normalize(self._by_head(vectors), dim=-1)
+
+    def _by_head(self, vectors: Tensor) -> Tensor:
+        """[..., heads · d] → [..., heads, d]"""
+        return vectors.view(*vectors.shape[:-1], self.heads, vectors.shape[-1] // self.heads)
 
     def vectors(self, item: Tensor) -> Tensor:
         """Items [...] → [..., heads · dim + 1], so that the inner product with a query is the score but for repeats."""
-        unit = self._unit(self.item(item)).view(*item.shape, -1)
+        unit = self._unit(self.item(item)).flatten(-2)
         return torch.cat([unit, self.bias(item) * self.log_popularity.exp()], dim=-1)
 
     def answer(self, item: Tensor, event: Tensor) -> tuple[Tensor, Tensor]:
         """Histories [users, length], padded at the end → queries [users, heads · dim + 1], own scores [users, length].
 
         The own scores are those of the history's items, repeats included, each at its newest step; −∞ elsewhere.
-        Who has no history: zeros and 1.
+        An item that is new to the model, beyond its table, has its own score, too.  Who has no history: zeros and 1.
         """
-        known, user = item >= 0, torch.arange(len(item), device=item.device)
-        last, past = (known.sum(1) - 1).clamp(min=0), item.clamp(min=0)
-        queries = self.pool(self.item(past) * known.unsqueeze(2), event)[user, last]
+        user, last = torch.arange(len(item), device=item.device), ((item >= 0).sum(1) - 1).clamp(min=0)
+        vectors, popularity = self._of_history(item)
+        queries = self.pool(vectors, event)[user, last]
         repeats = self.repeats(item, event)[user, last].unsqueeze(1)
-        own = self._own(queries.unsqueeze(1), self._unit(self.item(past)), repeats, item).mean(0).squeeze(1)
-        own = own + self.bias(past).squeeze(2) * self.log_popularity.exp()
+        own = self._own(queries.unsqueeze(1), self._unit(vectors), repeats, item).mean(0).squeeze(1)
+        own = own + popularity * self.log_popularity.exp()
         return (
-            functional.pad(queries.flatten(1) / self.heads, (0, 1), value=1.0),
+            functional.pad(queries[:, :, : self.dim].flatten(1) / self.heads, (0, 1), value=1.0),
             own.masked_fill(~newest(item)[user, last], -math.inf),
         )
+
+    def _of_history(self, item: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors [users, length, heads · d] and popularity [users, length] of histories' items, 0 where padded.
+
+        Of an item that is new to the model only that it is in the history can be said: it is like itself and no other,
+        as long as the history's other items are, and of the popularity that every item starts with.  So where there is
+        one, d is `dim` and a direction more for each step.
+        """
+        new = item >= self.item.num_embeddings
+        met = (item >= 0) & ~new
+        vectors = self.item(item * met) * met.unsqueeze(2)
+        popularity = self.bias(item * met).squeeze(2) * met
+        if not new.any():
+            return vectors, popularity
+        heads = self._by_head(vectors)
+        return torch.cat([heads, _directions(item, new, heads)], dim=3).flatten(2), popularity
 
     @torch.no_grad()
     def item_vectors(self) -> Tensor:
@@ -187,6 +207,19 @@ class TwoTower(nn.Module):
         device = self.item.weight.device
         queries, own = self.answer(item.to(device), event.to(device))
         return queries.cpu(), own.cpu()
+
+
+def _directions(item: Tensor, new: Tensor, vectors: Tensor) -> Tensor:
+    """[users, length, heads, length]: a direction of its own for each new item, 0 for the others.
+
+    item, new: [users, length]; vectors: [users, length, heads, dim], 0 for new items.  The length is the mean of the
+    others', or 1 where there are none.
+    """
+    norm = torch.linalg.vector_norm(vectors, dim=3)
+    others = (norm > 0).sum(1, keepdim=True)
+    mean = torch.where(others > 0, norm.sum(1, keepdim=True) / others.clamp(min=1), 1.0)
+    first = (item.unsqueeze(2) == item.unsqueeze(1)).int().argmax(2)  # the same direction wherever the item comes back
+    return (functional.one_hot(first, item.shape[1]) * new.unsqueeze(2)).unsqueeze(2) * mean.unsqueeze(3)
 
 
 def newest(item: Tensor) -> Tensor:

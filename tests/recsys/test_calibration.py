@@ -46,6 +46,13 @@ def test_it_learns_from_held_out_windows_how_much_repeats_count() -> None:
     assert all(one.requires_grad for one in model.tables)
 
 
+def test_repeats_of_items_that_are_new_to_the_model_speak_for_repeats_too() -> None:
+    asked, target = comebacks(400)
+    new = Windows(np.where(asked.item >= 0, asked.item + ITEMS, -1).astype(np.int32), asked.event)
+    shifts = calibration.calibrate(made(), new, target + np.int32(ITEMS))
+    assert float(shifts["repeat_event"][0]) > 0
+
+
 def test_few_windows_move_little() -> None:
     many, few = (
         sum(float((shift**2).sum()) for shift in calibration.calibrate(made(), *comebacks(users)).values())

@@ -67,12 +67,15 @@ def test_the_same_finish_again_gives_the_same_bytes() -> None:
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_held_out_users_are_asked_for_their_last_item_from_what_was_known_at_the_cut() -> None:
+def test_held_out_users_are_asked_for_their_last_item_from_what_came_before() -> None:
     """User 0 meets item 2, which nobody knew, on the way; user 1 came back to nothing after the cut."""
     interactions = views((0, 0, 1), (1, 1, 2), (1, 0, 3), (0, 2, 11), (0, 1, 12), (0, 3, 30))
     held = finishing.held_out(interactions, 10 * 86_400_000, 20 * 86_400_000, 3)
     assert held.target.tolist() == [1]
-    assert held.asked.item.tolist() == [[0, -1, -1]]
-    asked, target = held.known(2)
-    assert (asked.item.tolist(), target.tolist()) == ([[0, -1, -1]], [1])
-    assert not len(held.known(1)[1])
+    assert held.asked.item.tolist() == [[0, 2, -1]]
+
+
+def test_a_target_that_nobody_knew_can_be_answered_if_it_was_met_on_the_way() -> None:
+    interactions = views((0, 0, 1), (0, 2, 11), (0, 1, 12), (0, 2, 13), (1, 0, 2), (1, 2, 14))
+    asked, target = finishing.held_out(interactions, 10 * 86_400_000, 20 * 86_400_000, 3).answerable(2)
+    assert (asked.item.tolist(), target.tolist()) == ([[0, 2, 1]], [2])

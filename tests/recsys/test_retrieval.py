@@ -67,15 +67,23 @@ def test_a_windows_padding_changes_nothing() -> None:
     assert own == pytest.approx(expected[1].numpy(), abs=1e-5)
 
 
-def test_the_tower_passes_over_items_that_it_does_not_know() -> None:
-    known, new = asked([3, 5, 8]), asked([25, 3, 20, 5, 8, 99])
-    assert tower(20).windows(new).item.tolist() == tower(20).windows(known).item.tolist()
-    assert tower(20).recommend(new, 5)[0].tolist() == tower(20).recommend(known, 5)[0].tolist()
+def test_an_item_that_the_tower_does_not_know_is_recommended_to_whom_it_is_a_repeat() -> None:
+    found, scores = tower(20, 7).recommend(asked([25, 3, 20, 5, 8], [3, 5, 8]), 10)
+    assert {20, 25} < set(found[0].tolist())
+    assert found[1].max() < 20
+    assert (np.diff(scores) <= 0).all()
 
 
-@pytest.mark.parametrize("past", [[], [20, 99]])
-def test_without_a_known_item_the_tower_says_nothing(past: list[int]) -> None:
-    items, scores = tower(20).recommend(asked(past, [3]), 5)
+def test_after_unknown_items_alone_the_tower_names_them_and_then_the_most_popular() -> None:
+    made = tower(20)
+    torch.nn.init.normal_(made.model.bias.weight)
+    made = Tower(made.model, index.build(made.model.item_vectors().numpy()))
+    popular = torch.argsort(-made.model.bias.weight.squeeze(1)).tolist()
+    assert made.recommend(asked([99, 20]), 7)[0].tolist() == [[20, 99, *popular[:5]]]
+
+
+def test_without_a_history_the_tower_says_nothing() -> None:
+    items, scores = tower(20).recommend(asked([], [3]), 5)
     assert items[0].tolist() == [-1] * 5
     assert scores[0].tolist() == [0] * 5
     assert (items[1] >= 0).all()
@@ -118,7 +126,8 @@ def test_items_that_came_after_the_towers_cut_come_by_other_sources() -> None:
     known = views(*((u, 0, 1) for u in range(3)), *((u, 1, 2) for u in range(3)), (3, 2, 3), (3, 3, 3))
     sources = retriever(known, 4 * DAY, tower(2), cooccurrence.covisitation(known, 4 * DAY), 4)
     found = blended(sources, asked([2]), 4)
-    assert set(named(found, "two_tower", 0)) == set()  # it knows items 0 and 1 alone
+    assert named(found, "two_tower", 0)[0] == 2  # of what it does not know it names repeats alone
+    assert 3 not in named(found, "two_tower", 0)
     assert named(found, "own_history", 0) == [2]
     assert named(found, "covisitation", 0) == [3]
     assert named(found, "popular", 0) == [0, 1, 2, 3]

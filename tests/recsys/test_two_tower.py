@@ -93,6 +93,23 @@ def test_the_history_s_own_items_get_what_repeats_add(model: TwoTower) -> None:
         assert float(own[0, at]) == pytest.approx(expected, abs=1e-4)
 
 
+@torch.no_grad()
+def test_a_new_item_is_like_itself_alone_and_as_long_as_the_others(model: TwoTower) -> None:
+    item, event = [5, ITEMS + 3, 2, ITEMS + 3], [VIEW, CART, VIEW, VIEW]
+    weights = [float((model.step[3 - at] + model.event[event[at]]).exp()) for at in range(4)]
+    repeats = [float((model.repeat[3 - at] + model.repeat_event[event[at]]).exp()) for at in range(4)]
+    heads = model.item.weight.view(ITEMS, HEADS, -1)
+    known = weights[0] * heads[5] + weights[2] * heads[2]
+    alone = (weights[1] + weights[3]) * (heads[5].norm(dim=1) + heads[2].norm(dim=1)) / 2
+    surer = model.log_length[3].exp() / model.log_temperature.exp()[:, 0] / (known.norm(dim=1) ** 2 + alone**2).sqrt()
+    vector, own = model.query_vectors(ids(item), ids(event))
+    assert torch.allclose(vector[0, :DIM], (known * surer.unsqueeze(1)).flatten() / HEADS, atol=1e-5)
+    assert torch.isfinite(own[0]).tolist() == [True, False, True, True]
+    assert float(own[0, 3]) == pytest.approx(float((alone * surer).mean()) + repeats[1] + repeats[3], abs=1e-4)
+    of_known = float(model.item_vectors()[5] @ vector[0]) + repeats[0]
+    assert float(own[0, 0]) == pytest.approx(of_known, abs=1e-4)
+
+
 def test_the_newest_step_of_an_item_after_each_position() -> None:
     assert newest(ids([5, 2, 5, -1]))[0].int().tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0]]
 
