@@ -48,6 +48,27 @@ def test_a_rank_that_tells_is_told_from_those_around_it() -> None:
     assert np.sum(rest) < 0.1
 
 
+def test_what_several_sources_name_counts_for_more_than_the_likeliest_mixture_has_it() -> None:
+    """Everybody's item is named by two sources somewhere, and mostly by a third one near the top."""
+
+    def agreeing(seed: int) -> tuple[list[Ints], Truth]:
+        lists, truth = problem(seed, 0)
+        rng, item = np.random.default_rng(seed + 100), truth.item + np.int32(ITEMS)
+        for source, depth, share in ((0, 40, 1.0), (1, 60, 1.0), (2, 10, 0.7)):
+            rows = np.flatnonzero(rng.random(USERS) < share)
+            lists[source][rows, rng.integers(0, depth, len(rows))] = item[rows]
+        return lists, Truth(truth.user, truth.start, item, truth.event)
+
+    lists, truth = agreeing(0)
+    odds, user = merging._odds(lists, truth)
+    likeliest = start = np.array(CURVES).ravel() / np.sum(CURVES)
+    for _ in range(merging.STEPS):
+        likeliest = merging._likelier(likeliest, odds, 1 / np.bincount(user)[user], start)
+    others, answers = agreeing(1)
+    curves = learn(lists, truth)
+    assert recall(others, answers, curves) > recall(others, answers, merging._curves(likeliest)) + 0.01
+
+
 def test_the_most_likely_mixture_by_hand() -> None:
     """Own history names the taken item second, popular first: one step of the mixture from equal shares."""
     nobody = np.full((1, 2), -1, dtype=np.int32)
