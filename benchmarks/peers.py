@@ -1,8 +1,8 @@
 """Recommenders from PyPI on the same question; run by quality.py in an environment of their own.
 
-python benchmarks/peers.py QUESTION OUT: QUESTION.npz has user, item, time of the interactions before the cut and the
-histories asked about (user, −1 for one who came later; start and items, oldest first); OUT gets lists [histories, k]
-of each peer as NAME.npy.  A line on stderr for each that is absent, left out or fails.
+python benchmarks/peers.py QUESTION OUT [PEER …]: QUESTION.npz has user, item, time of the interactions before the cut
+and the histories asked about (user, −1 for one who came later; start and items, oldest first); OUT gets NAME.npy, lists
+[histories, k] of each peer, but for those named behind it; a line on stderr for each that is absent, left out or fails.
 Settings were chosen by hand and not searched: read a peer's figure as what it reaches so, not as its best.
 """
 
@@ -157,11 +157,13 @@ PEERS = {
 }
 
 
-def main(question: Path, out: Path) -> None:
-    """Writes the lists of every peer that can be had."""
+def main(question: Path, out: Path, leave_out: list[str]) -> None:
+    """Writes the lists of every peer that can be had, but for those left out."""
     warnings.filterwarnings("ignore")
     q = Question(question)
     for name, peer in PEERS.items():
+        if name in leave_out:
+            continue
         started = time.monotonic()
         try:
             lists = np.asarray(peer(q)).astype(np.int32)
@@ -175,4 +177,4 @@ def main(question: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])

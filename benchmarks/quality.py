@@ -21,7 +21,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ PEERS_PYTHON = REPO / ".venv" / "peers" / "bin" / "python"
 PREFIXES = 20_000
 """Prefixes asked about at most, spread evenly over the held-out sessions."""
 WEEKS = 8
+SLOW = ("rectools_sasrec",)
+"""Peers that are not asked eight times: it takes minutes a week."""
 RANKED = "ranked"
 BLANKED = "ranked, used-up events unknown"
 OURS = ("two_tower", "blend", RANKED, BLANKED)
@@ -131,8 +133,8 @@ def weekly(home: Path, data: Path, final: bool) -> Values:
         cut = end - 7 * DAY * week
         night = nights.run(home, data, cut, (0.70, 0.85))
         asked = evaluation.question(everything, cut, cut + 7 * DAY, night.dataset.history_cap)
-        ours = nights.lists(night.sources(cut), everything, asked.asked)
-        for name, lists in itertools.chain(ours, _ranked(home, night, cut, asked.asked)):
+        found = _lists(home, night, everything, cut, asked.asked, leave_out=SLOW)
+        for name, lists in found:
             for metric, values in _recalls(lists, asked).items():
                 pooled.setdefault(name, {}).setdefault(metric, []).append(values)
     return {name: {metric: np.concatenate(parts) for metric, parts in of.items()} for name, of in pooled.items()}
@@ -162,20 +164,26 @@ def _optimum(night: Night, shop: Shop) -> Values:
 
 
 def _lists(
-    home: Path, night: Night, interactions: Interactions, cut: int, asked: Histories
+    home: Path, night: Night, interactions: Interactions, cut: int, asked: Histories, leave_out: Sequence[str] = ()
 ) -> Iterator[tuple[str, Ints]]:
-    """Ours, then the peers'."""
+    """Ours, then the peers', but for those left out."""
     yield from nights.lists(night.sources(cut), interactions, asked)
     yield from _ranked(home, night, cut, asked)
-    if not PEERS_PYTHON.exists():
-        return
-    known, out = interactions.before(cut), home / "peers"
-    out.mkdir()
+    if PEERS_PYTHON.exists():
+        with tempfile.TemporaryDirectory(dir=home) as out:
+            yield from _peers(Path(out), interactions, cut, asked, leave_out)
+
+
+def _peers(
+    out: Path, interactions: Interactions, cut: int, asked: Histories, leave_out: Sequence[str]
+) -> Iterator[tuple[str, Ints]]:
+    """The peers' lists, by way of files in a folder."""
+    known = interactions.before(cut)
     past = asked.where(asked.item < known.items)
     user = np.where(np.isin(asked.user, known.user) & (asked.time[asked.start[:-1]] < cut), asked.user, -1)
     rows: dict[str, Any] = {"user": known.user, "item": known.item, "time": known.time, "k": np.array(DEPTH)}
     np.savez(out / "question.npz", **rows, asked=user, start=past.start, past=past.item)
-    subprocess.run([PEERS_PYTHON, REPO / "benchmarks" / "peers.py", out / "question.npz", out], check=False)
+    subprocess.run([PEERS_PYTHON, REPO / "benchmarks" / "peers.py", out / "question.npz", out, *leave_out], check=False)
     for path in sorted(out.glob("*.npy")):
         yield path.stem, np.load(path)
 
