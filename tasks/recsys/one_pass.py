@@ -1,21 +1,52 @@
 """The losses of the two-tower with a matrix of scores that never leaves the processor's cache."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-CELLS = 1 << 18
-"""Scores at a time: 1 MB, or half of it."""
-
+CELLS = 1 << 22
+"""Scores at a time: 16 MB, or half of it."""
+HEADROOM = 60.0
+"""Scores are told from a reference of their row that the greatest is at most this far above, so that exp is finite."""
 
 Loss = Literal["softmax", "bpr"]
-Gradients = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Of scores [rows, sampled], of own scores [rows, more], of positives [rows], and the summed loss."""
-Step = Callable[[Tensor, Tensor, Tensor], Gradients]
-"""Scores, which are overwritten, own scores and positives → their gradients."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some rows of one head."""
+
+    scores: Tensor
+    """[rows, sampled], less the row's reference; −∞: no candidate of the row; overwritten"""
+    weighed: Tensor
+    """[sampled, dim + 2], candidates · bias · 1, each times its weight"""
+    own: Tensor
+    """[rows, more]"""
+    positive: Tensor
+    """[rows]"""
+    reference: Tensor
+    """[rows]"""
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Of the summed loss of a block."""
+
+    scores: Tensor
+    """[rows, sampled], but for `share` of the row and for the candidate's weight"""
+    share: Tensor
+    """[rows]"""
+    query: Tensor
+    """[rows, dim + 2], `scores` times `weighed`, but for `share`"""
+    own: Tensor
+    """[rows, more]"""
+    positive: Tensor
+    """[rows]"""
+    loss: Tensor
 
 
 def loss(
@@ -33,14 +64,16 @@ def loss(
 
     query: [heads, batch, dim] and candidates: [heads, sampled, dim], of each head; the loss is the mean over heads.
     bias: [sampled], of each candidate, the same for every head.
-    correction: [sampled], logQ correction of each candidate, added to its scores or its weight; without a gradient.
+    correction: [sampled], logQ correction of each candidate, the log of its weight; without a gradient.
     hits: rows and candidates [hits] that are left out, by ascending row.
     own: [heads, batch, more], scores of further candidates of each row, which are not sampled; −∞: none.
     positive: [heads, batch], score of each positive.
     scored_in: the type of the products; bfloat16 is three times as fast where the processor has it.
 
     Scores and their gradient are made block by block of the batch and used at once, in the forward pass (as in Liger
-    kernel's fused linear cross-entropy, Hsu et al. 2024): all else is small.
+    kernel's fused linear cross-entropy, Hsu et al. 2024): all else is small.  What can be is done by the products
+    alone: with r a reference of the row, scores are (query, 1, −r) · (candidate, bias, 1), and the sum of their weights
+    falls out with the gradient of −r.
     """
     arguments = query, candidates, bias, correction, *hits, own, positive, scored_in, kind
     found: Tensor = _OnePass.apply(*arguments)  # type: ignore[no-untyped-call]
@@ -64,27 +97,31 @@ class _OnePass(torch.autograd.Function):
         scored_in: torch.dtype,
         kind: Loss,
     ) -> Tensor:
-        base, gradients = _LOSSES[kind](correction)
-        base = (bias + base).to(scored_in)
-        of_candidates, of_bias = torch.zeros_like(candidates), torch.zeros_like(bias)
-        query, candidates = query.to(scored_in), candidates.to(scored_in)
+        dim, rows = query.shape[2], min(query.shape[1], max(1, CELLS // len(correction)))
+        reference = _reference(query, candidates, bias + correction, own, positive).to(scored_in)
+        asked = _beside(query, torch.ones_like(reference), -reference)
+        offered = _beside(candidates, bias.to(scored_in), torch.ones_like(bias, dtype=scored_in))
+        worth = correction.exp().unsqueeze(1)
+        weighed = offered * worth.to(scored_in)
+        of_offered = offered.new_zeros(offered.shape, dtype=candidates.dtype)
         of_query, of_own, of_positive = (torch.empty_like(one) for one in (query, own, positive))
-        loss = positive.new_zeros(())
-        rows = max(1, CELLS // len(correction))
+        loss, buffer = positive.new_zeros(()), asked.new_empty(rows, len(correction))
         lows = range(0, query.shape[1], rows)
         bounds = torch.searchsorted(hit_row, torch.tensor([*lows, query.shape[1]], device=hit_row.device)).tolist()
         for number, low in enumerate(lows):
-            block, hit = slice(low, low + rows), slice(bounds[number], bounds[number + 1])
+            hit = slice(bounds[number], bounds[number + 1])
             for head in range(len(query)):
-                scores = torch.addmm(base, query[head, block], candidates[head].T)
+                at = head, slice(low, low + rows)
+                block = asked[at]
+                scores = torch.mm(block, offered[head].T, out=buffer[: len(block)])
                 scores[hit_row[hit] - low, hit_column[hit]] = -torch.inf
-                weights, of_own[head, block], of_positive[head, block], lost = gradients(
-                    scores, own[head, block], positive[head, block]
-                )
-                torch.mm(weights, candidates[head], out=of_query[head, block])
-                of_candidates[head] += weights.T @ query[head, block]
-                of_bias += weights.sum(dim=0)
-                loss += lost
+                found = _LOSSES[kind](Block(scores, weighed[head], own[at], positive[at], reference[at].float()))
+                of_query[at] = found.query[:, :dim] * found.share.unsqueeze(1)
+                of_offered[head] += found.scores.T @ (block * found.share.unsqueeze(1)).to(scored_in)
+                of_own[at], of_positive[at] = found.own, found.positive
+                loss += found.loss
+        of_offered.mul_(worth)
+        of_candidates, of_bias = of_offered[..., :dim], of_offered[..., dim].sum(dim=0)
         ctx.save_for_backward(of_query, of_candidates, of_bias, of_own, of_positive)
         return loss / positive.numel()
 
@@ -92,38 +129,43 @@ class _OnePass(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
         share = gradient / ctx.saved_tensors[-1].numel()
-        query, candidates, bias, own, positive = (saved.to(gradient.dtype).mul_(share) for saved in ctx.saved_tensors)
+        query, candidates, bias, own, positive = (saved * share for saved in ctx.saved_tensors)
         return query, candidates, bias, None, None, None, own, positive, None, None
 
 
-def _softmax(correction: Tensor) -> tuple[Tensor, Step]:
-    """What is added to the scores, and what makes gradients of them."""
-
-    def gradients(scores: Tensor, own: Tensor, positive: Tensor) -> Gradients:
-        top = torch.maximum(scores.amax(dim=1), torch.maximum(own.amax(dim=1), positive).to(scores.dtype))
-        weights = scores.sub_(top.unsqueeze(1)).exp_()  # of one type throughout: else all is copied
-        of_own, of_positive = torch.exp(own - top.unsqueeze(1)), torch.exp(positive - top)
-        partition = weights.sum(dim=1) + of_own.sum(dim=1) + of_positive
-        share = 1 / partition
-        weights.mul_(share.to(scores.dtype).unsqueeze(1))
-        lost = (partition.log() + top - positive).sum()
-        return weights, of_own * share.unsqueeze(1), of_positive * share - 1, lost
-
-    return correction, gradients
+def _reference(query: Tensor, candidates: Tensor, added: Tensor, own: Tensor, positive: Tensor) -> Tensor:
+    """[heads, batch]: about the greatest score of a row, for which none of them has to be known."""
+    most = query.norm(dim=2) * candidates.norm(dim=2).amax(dim=1, keepdim=True) + added.max()
+    return torch.maximum(torch.maximum(own.amax(dim=2), positive), most - HEADROOM)
 
 
-def _bpr(correction: Tensor) -> tuple[Tensor, Step]:
-    """The same of the pairs of a positive and a candidate; a row's own candidates stand for themselves."""
-    total = torch.logsumexp(correction, dim=0)
-    share, single = torch.exp(correction - total), torch.exp(-total)
-
-    def gradients(scores: Tensor, own: Tensor, positive: Tensor) -> Gradients:
-        behind, own_behind = (one.float() - positive.unsqueeze(1) for one in (scores, own))
-        weights, of_own = torch.sigmoid(behind) * share, torch.sigmoid(own_behind) * single
-        lost = softplus(behind) @ share + softplus(own_behind).sum(dim=1) * single
-        return weights.to(scores.dtype), of_own, -weights.sum(dim=1) - of_own.sum(dim=1), lost.sum()
-
-    return torch.zeros_like(correction), gradients
+def _beside(vectors: Tensor, *more: Tensor) -> Tensor:
+    """Vectors [heads, rows, dim] with further coordinates [(heads,) rows], and of their type."""
+    columns = (one.expand(vectors.shape[:2]).unsqueeze(2) for one in more)
+    return torch.cat([vectors.to(more[0].dtype), *columns], dim=2)
 
 
-_LOSSES: Mapping[Loss, Callable[[Tensor], tuple[Tensor, Step]]] = {"softmax": _softmax, "bpr": _bpr}
+def _softmax(block: Block) -> Gradients:
+    weights = block.scores.exp_()
+    of_query = weights @ block.weighed
+    of_own = torch.exp(block.own - block.reference.unsqueeze(1))
+    of_positive = torch.exp(block.positive - block.reference)
+    partition = of_query[:, -1] + of_own.sum(dim=1) + of_positive
+    share = 1 / partition
+    lost = (partition.log() + block.reference - block.positive).sum()
+    return Gradients(weights, share, of_query, of_own * share.unsqueeze(1), of_positive * share - 1, lost)
+
+
+def _bpr(block: Block) -> Gradients:
+    """Of the pairs of a positive and a candidate; a row's own candidates stand for themselves, with weight 1."""
+    behind = block.scores.float() + (block.reference - block.positive).unsqueeze(1)
+    own_behind = block.own - block.positive.unsqueeze(1)
+    worth = block.weighed[:, -1].float()
+    share = (1 / worth.sum()).expand(len(behind))
+    weights = torch.sigmoid(behind).to(block.scores.dtype)
+    of_query, of_own = weights @ block.weighed, torch.sigmoid(own_behind) * share.unsqueeze(1)
+    lost = (softplus(behind) @ worth + softplus(own_behind).sum(dim=1)) * share
+    return Gradients(weights, share, of_query, of_own, -of_query[:, -1] * share - of_own.sum(dim=1), lost.sum())
+
+
+_LOSSES: Mapping[Loss, Callable[[Block], Gradients]] = {"softmax": _softmax, "bpr": _bpr}

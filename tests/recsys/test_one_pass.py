@@ -71,8 +71,20 @@ def test_half_precision_is_near(kind: Loss) -> None:
         assert torch.allclose(left.grad, right.grad, atol=0.02)
 
 
-def test_great_scores_do_not_overflow() -> None:
-    query, candidates, zero = torch.full((1, 1, 1), 500.0), torch.ones(1, 1, 1), torch.zeros(1)
-    nowhere = torch.zeros(0, dtype=torch.long)
-    own, positive = torch.full((1, 1, 1), 400.0), torch.zeros(1, 1)
-    assert one_pass.loss(query, candidates, zero, zero, (nowhere, nowhere), own, positive).item() == 500
+def of_one_candidate(query: float, candidate: float, own: float, positive: float, scored_in: torch.dtype) -> float:
+    """The loss of a row with a single candidate and a single one of its own."""
+    nowhere, zero = torch.zeros(0, dtype=torch.long), torch.zeros(1)
+    asked, offered, mine = (torch.tensor([[[float(one)]]]) for one in (query, candidate, own))
+    wanted = torch.tensor([[float(positive)]])
+    return one_pass.loss(asked, offered, zero, zero, (nowhere, nowhere), mine, wanted, scored_in).item()
+
+
+@pytest.mark.parametrize("scored_in", [torch.float32, torch.bfloat16])
+def test_great_scores_do_not_overflow(scored_in: torch.dtype) -> None:
+    assert of_one_candidate(500, 1, 400, 0, scored_in) == pytest.approx(500, rel=0.01)
+    assert of_one_candidate(500, 1, 400, 0, torch.float32) == 500
+
+
+@pytest.mark.parametrize("scored_in", [torch.float32, torch.bfloat16])
+def test_scores_far_below_what_they_could_be_do_not_vanish(scored_in: torch.dtype) -> None:
+    assert of_one_candidate(50, -1, -math.inf, -50, scored_in) == pytest.approx(math.log(2), rel=0.01)
