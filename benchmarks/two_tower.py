@@ -146,7 +146,7 @@ def plain_loss(
 ) -> Tensor:
     """`TwoTower.loss` of one head, of windows [batch, length + 1] without padding, with all scores in memory."""
     past, target, place = item[:, :-1], item[:, 1:], rows.place(item)
-    queries = model.pool(functional.embedding(place[:, :-1], rows.item), event[:, :-1])
+    queries = model.pool(functional.embedding(place[:, :-1], rows.item), past >= 0, event[:, :-1])
     repeats = model.repeats(past, event[:, :-1])
     query, vectors, wanted = queries.flatten(0, 2), functional.normalize(rows.item, dim=1), place[:, 1:].flatten()
     sampled = rows.place(negatives.item)

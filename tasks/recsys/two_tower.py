@@ -12,6 +12,7 @@ from tasks.recsys.interactions import EVENTS
 from tasks.recsys.losses import accidental_hits, log_q_correction
 from tasks.recsys.one_pass import Loss
 from tasks.recsys.sampling import Negatives
+from tasks.recsys.unit import unit
 
 INITIAL_TEMPERATURE = 0.07
 INITIAL_DECAY = 0.7
@@ -78,15 +79,14 @@ class TwoTower(nn.Module):
         """The few parameters that every batch touches, by name."""
         return {name: one for name, one in self.named_parameters() if not name.startswith(("item.", "bias."))}
 
-    def pool(self, vectors: Tensor, event: Tensor) -> Tensor:
+    def pool(self, vectors: Tensor, seen: Tensor, event: Tensor) -> Tensor:
         """Queries after each position, [batch, length, heads, d], of length 1 / temperature.
 
-        vectors: [batch, length, heads · d] of the history's items, 0 where padded.  event: [batch, length], codes of
-        event types.  A cosine needs no common denominator of the weights.
+        vectors: [batch, length, heads · d] of the history's items.  seen: [batch, length], those that count.  event:
+        [batch, length], codes of event types.  A cosine needs no common denominator of the weights.
         """
-        weights = _of_steps(self.step, vectors.shape[1])
-        pooled = torch.matmul(weights, vectors * self.event.exp()[event].unsqueeze(2))
-        likeness = functional.normalize(self._by_head(pooled), dim=3)
+        weights = _of_steps(self.step, vectors.shape[1]) * (self.event.exp()[event] * seen).unsqueeze(1)
+        likeness = self._unit(torch.bmm(weights, vectors))
         length = torch.arange(vectors.shape[1], device=vectors.device).clamp(max=self.window - 1)
         return likeness * torch.exp(self.log_length[length].view(-1, 1, 1) - self.log_temperature)
 
@@ -115,28 +115,26 @@ class TwoTower(nn.Module):
         """
         past, target, place = item[:, :-1], item[:, 1:], rows.place(item)
         seen = past >= 0 if kept is None else (past >= 0) & kept[:, :-1]
-        unit = self._unit(rows.item)
-        queries = self.pool(functional.embedding(place[:, :-1], rows.item) * seen.unsqueeze(2), event[:, :-1])
-        real = target >= 0
-        repeats = self.repeats(past, event[:, :-1])
-        own = self._own(queries, functional.embedding(place[:, :-1], unit.flatten(1)), repeats, past)
-        bias = (rows.bias * self.log_popularity.exp()).squeeze(1)
-        own = own + bias[place[:, :-1]].unsqueeze(1)
-        allowed = newest(past) & (past.unsqueeze(1) != target.unsqueeze(2))
-        asked, wanted = queries[real].transpose(0, 1).contiguous(), place[:, 1:][real]
-        again = (repeats * (past.unsqueeze(1) == target.unsqueeze(2))).sum(2)[real]
-        positive = (asked * unit.index_select(0, wanted).transpose(0, 1)).sum(2) + bias.index_select(0, wanted) + again
+        popularity = rows.bias * self.log_popularity.exp()
+        vectors, bias = functional.embedding(place, rows.item), functional.embedding(place, popularity)
+        each = self._unit(vectors)
+        queries, repeats = self.pool(vectors[:, :-1], seen, event[:, :-1]), self.repeats(past, event[:, :-1])
+        same = past.unsqueeze(1) == target.unsqueeze(2)
+        own = self._own(queries, each[:, :-1], repeats, past) + bias[:, :-1].transpose(1, 2)
+        own = own.masked_fill(~newest(past) | same, -math.inf)
+        positive = (queries * each[:, 1:]).sum(3) + bias[:, 1:] + (repeats * same).sum(2, keepdim=True)
+        real = torch.nonzero(target.flatten() >= 0).squeeze(1)
         empty = -len(negatives.item) % COLUMNS
         sampled = functional.pad(rows.place(negatives.item), (0, empty))
         correction = log_q_correction(negatives.drawn, negatives.log_expected)
         return one_pass.loss(
-            asked,
-            unit.index_select(0, sampled).transpose(0, 1).contiguous(),
-            bias.index_select(0, sampled),
+            queries.flatten(0, 1).index_select(0, real).transpose(0, 1).contiguous(),
+            self._unit(rows.item.index_select(0, sampled)).transpose(0, 1).contiguous(),
+            popularity.index_select(0, sampled).squeeze(1),
             functional.pad(correction, (0, empty), value=-math.inf),
             accidental_hits(past, target, negatives.item),
-            own.masked_fill(~allowed, -math.inf)[:, real],
-            positive,
+            own.flatten(1, 2).index_select(1, real),
+            positive.flatten(0, 1).index_select(0, real).T,
             scored_in,
             kind,
         )
@@ -144,15 +142,15 @@ class TwoTower(nn.Module):
     def _own(self, queries: Tensor, vectors: Tensor, repeats: Tensor, past: Tensor) -> Tensor:
         """[heads, batch, asked, length]: likeness and repeats of the history's items (last) for each query.
 
-        queries: [batch, asked, heads, dim]; vectors: [batch, length, heads · dim]; repeats: [batch, asked, length].
+        queries: [batch, asked, heads, dim]; vectors: [batch, length, heads, dim]; repeats: [batch, asked, length].
         """
-        heads = vectors.view(*past.shape, *queries.shape[2:]).permute(2, 0, 3, 1)
+        heads = vectors.permute(2, 0, 3, 1)
         same = (past.unsqueeze(2) == past.unsqueeze(1)).to(repeats.dtype)
         return torch.matmul(queries.permute(2, 0, 1, 3), heads) + torch.matmul(repeats, same)
 
     def _unit(self, vectors: Tensor) -> Tensor:
         """Vectors whose heads are of length 1 each: [..., heads · d] → [..., heads, d]."""
-        return functional.normalize(self._by_head(vectors), dim=-1)
+        return unit(self._by_head(vectors))
 
     def _by_head(self, vectors: Tensor) -> Tensor:
         """[..., heads · d] → [..., heads, d]"""
@@ -160,8 +158,7 @@ class TwoTower(nn.Module):
 
     def vectors(self, item: Tensor) -> Tensor:
         """Items [...] → [..., heads · dim + 1], so that the inner product with a query is the score but for repeats."""
-        unit = self._unit(self.item(item)).flatten(-2)
-        return torch.cat([unit, self.bias(item) * self.log_popularity.exp()], dim=-1)
+        return torch.cat([self._unit(self.item(item)).flatten(-2), self.bias(item) * self.log_popularity.exp()], dim=-1)
 
     def answer(self, item: Tensor, event: Tensor) -> tuple[Tensor, Tensor]:
         """Histories [users, length], padded at the end → queries [users, heads · dim + 1], own scores [users, length].
@@ -171,7 +168,7 @@ class TwoTower(nn.Module):
         """
         user, last = torch.arange(len(item), device=item.device), ((item >= 0).sum(1) - 1).clamp(min=0)
         vectors, popularity = self._of_history(item)
-        queries = self.pool(vectors, event)[user, last]
+        queries = self.pool(vectors, item >= 0, event)[user, last]
         repeats = self.repeats(item, event)[user, last].unsqueeze(1)
         own = self._own(queries.unsqueeze(1), self._unit(vectors), repeats, item).mean(0).squeeze(1)
         own = own + popularity * self.log_popularity.exp()
@@ -227,11 +224,9 @@ def newest(item: Tensor) -> Tensor:
 
     item: [batch, length], −1 where padded.
     """
-    steps = torch.arange(item.shape[1], device=item.device)
-    later = (item.unsqueeze(2) == item.unsqueeze(1)) & (steps > steps.unsqueeze(1))
-    again = torch.where(later, steps, item.shape[1]).amin(dim=2)  # [batch, length], when the item comes back
-    past = (steps <= steps.unsqueeze(1)) & (item >= 0).unsqueeze(1)
-    return past & (again.unsqueeze(1) > steps.unsqueeze(1))
+    back = (item.unsqueeze(2) == item.unsqueeze(1)).tril(-1)  # at a step (second), that of an earlier one (last)
+    past = (item >= 0).unsqueeze(1).expand_as(back).tril()
+    return past & (back.cumsum(1, dtype=torch.int32) == 0)
 
 
 def _of_steps(weight: Tensor, length: int) -> Tensor:

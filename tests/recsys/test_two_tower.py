@@ -121,7 +121,7 @@ def test_later_steps_change_no_earlier_query(model: TwoTower) -> None:
         later_item, later_event = item.clone(), event.clone()
         later_item[0, position:] = 11
         later_event[0, position:] = 2
-        one, other = (model.pool(model.item(i), e)[0] for i, e in ((item, event), (later_item, later_event)))
+        one, other = (model.pool(model.item(i), i >= 0, e)[0] for i, e in ((item, event), (later_item, later_event)))
         assert torch.equal(one[:position], other[:position])
         assert not torch.allclose(one[position], other[position])
 
@@ -164,8 +164,8 @@ def test_dropout_hides_an_item_from_likeness_alone(model: TwoTower) -> None:
     assert float(model.loss(rows, item, event, sample, item >= 0)) == full
     hidden = float(model.loss(rows, item, event, sample, item != 5))
     assert hidden != full
-    pooled = model.pool(rows.item[rows.place(item[:, :-1])] * (item[:, :-1] != 5).unsqueeze(2), event[:, :-1])
-    alone = model.pool(rows.item[rows.place(item[:, 1:-1])], event[:, 1:-1])
+    pooled = model.pool(rows.item[rows.place(item[:, :-1])], item[:, :-1] != 5, event[:, :-1])
+    alone = model.pool(rows.item[rows.place(item[:, 1:-1])], item[:, 1:-1] >= 0, event[:, 1:-1])
     one, two = model.log_length[:2].exp()
     # After the second step: as if 5 had not been there, but for the length of the history.
     assert torch.allclose(pooled[:, 1] / two, alone[:, 0] / one, atol=1e-5)
