@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+ROWS = 1 << 14
+"""Rows that are caught up at a time: bounds the memory."""
+
 
 @dataclass(frozen=True)
 class Held:
@@ -72,8 +75,8 @@ class RowAdam(torch.optim.Optimizer):
         """Makes the missed steps of all rows."""
         (group,) = self.param_groups
         for table in group["params"]:
-            everything = torch.arange(len(table), device=table.device)
-            _write(_caught_up(table, self.state[table], group, everything), self.state[table], group)
+            for rows in torch.split(torch.arange(len(table), device=table.device), ROWS):
+                _write(_caught_up(table, self.state[table], group, rows), self.state[table], group)
 
 
 @torch.no_grad()
@@ -85,7 +88,7 @@ def _caught_up(table: Tensor, state: dict[str, Tensor], group: dict[str, Any], r
     )
     missed = group["steps"] - done
     ratio = first / math.sqrt(second)
-    values.sub_(_direction(mean, square, group).mul_(ratio * (1 - ratio**missed) / (1 - ratio)))
+    _take_off(values, mean * (ratio * (1 - ratio**missed) / (1 - ratio)), square, group)
     return Held(table, rows, values.requires_grad_(), mean.mul_(first**missed), square.mul_(second**missed))
 
 
@@ -96,7 +99,7 @@ def _move(held: Held, group: dict[str, Any]) -> None:
     first, second = group["betas"]
     held.mean.lerp_(gradient, 1 - first)
     held.square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
-    held.values.sub_(_direction(held.mean, held.square, group))
+    _take_off(held.values, held.mean, held.square, group)
 
 
 def _write(held: Held, state: dict[str, Tensor], group: dict[str, Any]) -> None:
@@ -107,8 +110,8 @@ def _write(held: Held, state: dict[str, Tensor], group: dict[str, Any]) -> None:
     state["done"].index_fill_(0, held.rows, group["steps"])
 
 
-def _direction(mean: Tensor, square: Tensor, group: dict[str, Any]) -> Tensor:
-    """[rows, dim], what Adam takes off in its last step, from its moments [rows, dim]."""
+def _take_off(values: Tensor, mean: Tensor, square: Tensor, group: dict[str, Any]) -> None:
+    """Takes off values [rows, dim] what Adam does in its last step, by moments [rows, dim]."""
     first, second = (1 - beta ** max(group["steps"], 1) for beta in group["betas"])
-    root = square.sqrt().mul_(second**-0.5).add_(group["eps"])
-    return torch.div(mean, root, out=root).mul_(group["last_lr"] / first)
+    root = square.sqrt().add_(group["eps"] * math.sqrt(second))
+    values.addcdiv_(mean, root, value=-group["last_lr"] / first * math.sqrt(second))

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tasks.recsys import row_adam
 from tasks.recsys.row_adam import RowAdam
 
 ROWS, DIM, STEPS = 40, 3, 200
@@ -95,6 +96,18 @@ def test_the_missed_steps_by_hand() -> None:
     assert float(values.detach()) == pytest.approx(-0.1 - 0.1 * (ratio + ratio**2) * direction)
     assert float(adam.held[0].mean) == pytest.approx(1.0 * 0.5**2)
     assert float(adam.held[0].square) == pytest.approx(0.19 * 4 * 0.81**2)
+
+
+def test_every_row_of_a_long_table_is_caught_up() -> None:
+    ends = torch.tensor([0, row_adam.ROWS - 1, row_adam.ROWS, 2 * row_adam.ROWS + 1])
+    made = nn.Parameter(torch.zeros(2 * row_adam.ROWS + 2, DIM))
+    adam = RowAdam([made], 0.01, BETAS, EPS)
+    step(adam, ends, torch.ones(len(ends), DIM))
+    step(adam, torch.tensor([1]), torch.ones(1, DIM))
+    (expected,) = (one.detach() for one in adam.read(ends))
+    adam.catch_up()
+    assert torch.equal(made[ends], expected)
+    assert torch.nonzero(made[:, 0])[:, 0].tolist() == [0, 1, *ends[1:].tolist()]
 
 
 def test_a_state_that_was_saved_goes_on_to_the_bit() -> None:
