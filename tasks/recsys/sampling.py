@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,7 +47,9 @@ class NegativeSampler:
         """Draws `sampled` items with replacement."""
         half = sampled // 2
         last = len(self.log_q) - 1
-        popular = torch.searchsorted(self.cumulative, torch.rand(half, generator=generator, dtype=torch.float64))
-        uniform = torch.randint(last + 1, (sampled - half,), generator=generator)
-        item, drawn = torch.unique(torch.cat([popular.clamp_(max=last), uniform]), return_counts=True)
+        chance = np.sort(torch.rand(half, generator=generator, dtype=torch.float64).numpy())  # ascending: found faster
+        popular = np.searchsorted(self.cumulative.numpy(), chance).clip(max=last)
+        uniform = torch.randint(last + 1, (sampled - half,), generator=generator).numpy()
+        found = np.unique(np.concatenate([popular, uniform]), return_counts=True)
+        item, drawn = (torch.from_numpy(one) for one in found)
         return Negatives(item, drawn, self.log_q[item] + math.log(sampled))

@@ -110,7 +110,7 @@ class Training(lightning.LightningModule):
         """Adam for everything; for the tables, of the rows that a batch touches."""
         dense = [one for one in self.model.dense.values() if one.requires_grad]
         self.of_tables = RowAdam(self.model.tables, self.recipe.learning_rate, BETAS, EPS)
-        self.of_others = torch.optim.Adam(dense, self.recipe.learning_rate * DENSE_RATE, BETAS, EPS)
+        self.of_others = torch.optim.Adam(dense, self.recipe.learning_rate * DENSE_RATE, BETAS, EPS, fused=True)
         if self.resumed:
             self.of_tables.load_state_dict(self.resumed["of_tables"])
             self.of_others.load_state_dict(self.resumed["of_others"])
