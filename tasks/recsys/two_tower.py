@@ -119,10 +119,10 @@ class TwoTower(nn.Module):
         vectors, bias = functional.embedding(place, rows.item), functional.embedding(place, popularity)
         each = self._unit(vectors)
         queries, repeats = self.pool(vectors[:, :-1], seen, event[:, :-1]), self.repeats(past, event[:, :-1])
-        same = past.unsqueeze(1) == target.unsqueeze(2)
+        again = past.unsqueeze(1) == target.unsqueeze(2)
         own = self._own(queries, each[:, :-1], repeats, past) + bias[:, :-1].transpose(1, 2)
-        own = own.masked_fill(~newest(past) | same, -math.inf)
-        positive = (queries * each[:, 1:]).sum(3) + bias[:, 1:] + (repeats * same).sum(2, keepdim=True)
+        own = own.masked_fill(~newest(past) | again, -math.inf)
+        positive = (queries * each[:, 1:]).sum(3) + bias[:, 1:] + (repeats * again).sum(2, keepdim=True)
         real = torch.nonzero(target.flatten() >= 0).squeeze(1)
         empty = -len(negatives.item) % COLUMNS
         sampled = functional.pad(rows.place(negatives.item), (0, empty))
