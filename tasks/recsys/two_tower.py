@@ -19,6 +19,8 @@ INITIAL_DECAY = 0.7
 """Weight of a step back in the history before anything is learned."""
 INITIAL_REPEAT, INITIAL_REPEAT_DECAY = 4.0, 0.8
 """What it adds to an item's score to be the newest of the history, and the weight of a step back, at first."""
+ROWS = 1 << 14
+"""Items whose vectors are made at a time: bounds the memory."""
 COLUMNS = 256
 """Negatives are filled up to a multiple of this, so that the matrices of a fit have few shapes: each is compiled."""
 
@@ -196,7 +198,11 @@ class TwoTower(nn.Module):
     @torch.no_grad()
     def item_vectors(self) -> Tensor:
         """`vectors` of all items: [items, heads · dim + 1]."""
-        return self.vectors(torch.arange(self.item.num_embeddings, device=self.item.weight.device)).cpu()
+        items = torch.arange(self.item.num_embeddings, device=self.item.weight.device)
+        found = torch.empty(len(items), self.item.embedding_dim + 1)
+        for some in torch.split(items, ROWS):
+            found[some.cpu()] = self.vectors(some).cpu()
+        return found
 
     @torch.no_grad()
     def query_vectors(self, item: Tensor, event: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tasks.recsys import two_tower
 from tasks.recsys.interactions import CART, VIEW
 from tasks.recsys.row_adam import RowAdam
 from tasks.recsys.sampling import Negatives, NegativeSampler
@@ -180,6 +181,14 @@ def test_likeness_is_a_cosine_over_the_temperature_for_each_head(model: TwoTower
     assert lengths.tolist() == pytest.approx(torch.exp(model.log_length[1] - model.log_temperature)[:, 0].tolist())
     assert item[:, :DIM].reshape(ITEMS * HEADS, -1).norm(dim=1).tolist() == pytest.approx([1] * ITEMS * HEADS)
     assert torch.equal(item[:, -1:], model.bias.weight * model.log_popularity.exp())
+
+
+def test_every_item_of_a_long_table_has_its_vector() -> None:
+    model = TwoTower(2 * two_tower.ROWS + 1, DIM // HEADS, WINDOW, HEADS)
+    ends = torch.tensor([0, two_tower.ROWS - 1, two_tower.ROWS, 2 * two_tower.ROWS])
+    found = model.item_vectors()
+    assert torch.equal(found[ends], model.vectors(ends).detach())
+    assert found.norm(dim=1).tolist() == pytest.approx([math.sqrt(HEADS)] * len(found), abs=1e-5)
 
 
 def test_who_has_no_history_gets_zeros_and_1(model: TwoTower) -> None:
