@@ -5,24 +5,22 @@ import logging
 import os
 import shutil
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from scipy import sparse
 
-from tasks import dataset_files, fits, registry, side_by_side
+from tasks import dataset_files, fits, fitting, registry, side_by_side
 from tasks.contracts import Dataset, Retriever, TrainTwoTowerConfig
-from tasks.failures import BadModel
-from tasks.recsys import cooccurrence, evaluation, finishing, index, retrieval, statistics, steps, training
+from tasks.fitting import Plan
+from tasks.recsys import cooccurrence, evaluation, finishing, index, retrieval, statistics, steps
 from tasks.recsys.candidates import CURVES, SOURCES
-from tasks.recsys.finishing import Finish, HeldOut, Known
+from tasks.recsys.finishing import Finish, Known
 from tasks.recsys.interactions import Interactions
 from tasks.recsys.item_features import item_features
 from tasks.recsys.sequences import windows
 from tasks.recsys.training import Fit
-from tasks.recsys.two_tower import TwoTower
 from tasks.tracking import RETRIEVER_MODEL, TOWER_CURVES, TaskRun
 
 log = logging.getLogger(__name__)
@@ -41,31 +39,13 @@ FITS_SECONDS = "three_fits_s"
 """Metric of the run: from the start of the first fit to the end of the last."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a process needs to know to make one of the fits."""
-
-    name: str
-    cut: int
-    """UTC ms; the fit sees what came before it"""
-    data: Path
-    dataset: Dataset
-    config: TrainTwoTowerConfig
-    recipe: steps.Recipe
-    out: Path
-    fitted: Path
-    """the weights before they are calibrated"""
-    checkpoint: Path | None
-    """where it stands after each epoch, for the next try"""
-
-
 def train_two_tower(dataset: Dataset, config: TrainTwoTowerConfig, run: TaskRun) -> Retriever:
     """Writes the three fits, for every cut the item-item neighbours as of it, and the curves of the blend."""
     data = run.fetch(dataset)
     interactions = dataset_files.read_interactions(data)
     recipe = steps.Recipe(**config.model_dump(include={field.name for field in dataclasses.fields(steps.Recipe)}))
-    past = windows(interactions.before(dataset.first_cut), config.window)
-    recipe = dataclasses.replace(recipe, max_epochs=steps.enough_epochs(past, recipe))
+    epochs = steps.enough_epochs(windows(interactions.before(dataset.first_cut), config.window), recipe)
+    recipe = dataclasses.replace(recipe, max_epochs=epochs)
     out = run.work / "retriever"
     plans = [
         Plan(name, cut, data, dataset, config, recipe, out / str(cut), run.work / f"{name}.pt", _checkpoint(run, name))
@@ -73,14 +53,14 @@ def train_two_tower(dataset: Dataset, config: TrainTwoTowerConfig, run: TaskRun)
     ]
     began = time.monotonic()
     with side_by_side.processes(apart=len(interactions) >= WORTH_PROCESSES) as start:
-        first, *later = [start(_fit, plan, recipe.max_epochs) for plan in plans]
+        first, *later = [start(fitting.fit, plan, recipe.max_epochs) for plan in plans]
         _write_neighbours(out, interactions, dataset)
         chosen = first.wait()
         if chosen.epochs != recipe.max_epochs:  # rare where it is worth processes: the others were begun in vain
             for call, plan in zip(later, plans[1:], strict=True):
                 call.cancel()
                 _forget(plan.checkpoint)
-            later = [start(_fit, plan, chosen.epochs) for plan in plans[1:]]
+            later = [start(fitting.fit, plan, chosen.epochs) for plan in plans[1:]]
         finish = _choose(plans[0], interactions)
         fitted = [chosen, *(call.wait() for call in later)]
     run.metrics({FITS_SECONDS: time.monotonic() - began})
@@ -105,33 +85,6 @@ def train_two_tower(dataset: Dataset, config: TrainTwoTowerConfig, run: TaskRun)
     )
 
 
-def _fit(plan: Plan, epochs: int) -> Fit:
-    """Makes a fit; the one of c1 is judged on c1–c2, and so chooses how many epochs are best.
-
-    On one thread, so that it is the same bytes however many cores there are.
-    """
-    torch.set_num_threads(1)
-    interactions, config = dataset_files.read_interactions(plan.data), plan.config
-    known = interactions.before(plan.cut)
-    held = _held_out(plan, interactions) if plan.cut == plan.dataset.first_cut else None
-    validate = held.recall if held and len(held) else None
-    torch.manual_seed(config.seed)
-    model = TwoTower(known.items, config.dim, config.window, config.heads)
-    log.info("fit %s: %d interactions of %d users and %d items", plan.name, len(known), known.users, known.items)
-    try:
-        fit = training.fit(model, windows(known, config.window), plan.recipe, epochs, validate, plan.checkpoint)
-    except steps.Diverged as error:
-        raise BadModel(f"fit {plan.name}: {error}") from None
-    torch.save(model.cpu().state_dict(), plan.fitted)
-    return fit
-
-
-def _fitted(plan: Plan, items: int) -> TwoTower:
-    model = TwoTower(items, plan.config.dim, plan.config.window, plan.config.heads)
-    model.load_state_dict(torch.load(plan.fitted, weights_only=True))
-    return model
-
-
 def _known(plan: Plan, interactions: Interactions) -> Known:
     items = dataset_files.read_items(plan.data, plan.cut)
     unavailable = (items["available"] == 0).fill_null(False).to_numpy().astype(np.float32)
@@ -143,25 +96,16 @@ def _choose(plan: Plan, interactions: Interactions) -> Finish:
     """What makes the fit of c1 suit c1–c2 best, and is done to the later fits like it."""
     torch.set_num_threads(1)
     items = interactions.before(plan.cut).items
-    return finishing.choose(lambda: _fitted(plan, items), _known(plan, interactions), _held_out(plan, interactions))
+    held = fitting.held_out(plan, interactions)
+    return finishing.choose(lambda: fitting.fitted(plan, items), _known(plan, interactions), held)
 
 
 def _write_tower(plan: Plan, interactions: Interactions, finish: Finish) -> None:
     """Writes a fit as it is served."""
     known = interactions.before(plan.cut)
-    model = finish.apply(_fitted(plan, known.items), _known(plan, interactions))
+    model = finish.apply(fitting.fitted(plan, known.items), _known(plan, interactions))
     item_ids = dataset_files.read_item_ids(plan.data)[: known.items]
     fits.write_tower(plan.out, model, item_ids, known.users, plan.cut, plan.config.index)
-
-
-def _held_out(plan: Plan, interactions: Interactions) -> HeldOut:
-    dataset = plan.dataset
-    held = finishing.held_out(interactions, dataset.first_cut, dataset.second_cut, plan.config.window)
-    if not len(held):
-        log.warning("nobody in c1–c2 can be asked for a next item: every epoch of the recipe is run, none is chosen")
-    else:
-        log.info("each epoch is judged on %d users of c1–c2", len(held))
-    return held
 
 
 def _tell(run: TaskRun, name: str, fit: Fit) -> None:
