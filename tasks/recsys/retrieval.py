@@ -72,7 +72,7 @@ class Tower:
         return items, scores
 
     def recommend(self, histories: Histories, k: int) -> tuple[Ints, Floats]:
-        """The k best items of each history, with scores [users, k]; nothing for a history without a known item."""
+        """The k best items of each history, with scores [users, k]; nothing for a history without an item."""
         return self.answer(self.windows(histories), k)
 
 
