@@ -9,10 +9,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tasks.recsys import calibration, index
+from tasks.recsys import calibration, index, metrics
 from tasks.recsys.calibration import Shifts
 from tasks.recsys.interactions import Interactions, Ints
 from tasks.recsys.item_features import ItemFeatures, drawn
+from tasks.recsys.metrics import Doubles
 from tasks.recsys.retrieval import Tower
 from tasks.recsys.sequences import Windows, last_out
 from tasks.recsys.two_tower import TwoTower
@@ -73,10 +74,15 @@ class HeldOut:
     def __len__(self) -> int:
         return len(self.target)
 
+    def recalls(self, model: TwoTower) -> Doubles:
+        """[users] recall@50 of a model."""
+        found, _ = Tower(model, index.fastest(index.build(model.item_vectors().numpy()))).answer(self.asked, AT)
+        recalls: Doubles = (found == self.target[:, None]).any(axis=1).astype(np.float64)
+        return recalls
+
     def recall(self, model: TwoTower) -> float:
         """recall@50 of a model."""
-        found, _ = Tower(model, index.fastest(index.build(model.item_vectors().numpy()))).answer(self.asked, AT)
-        return float((found == self.target[:, None]).any(axis=1).mean())
+        return float(self.recalls(model).mean())
 
     def answerable(self, items: int) -> tuple[Windows, Ints]:
         """Those whose target is one of the items that are known at the cut, or of their own history."""
@@ -99,7 +105,7 @@ def choose(fitted: Callable[[], TwoTower], known: Known, held: HeldOut) -> Finis
 
     prior = 0.0
     if known.features:
-        prior = _best("features", PRIORS, lambda one: held.recall(Finish(one).apply(fitted(), known)))
+        prior = _best("features", PRIORS, lambda one: held.recalls(Finish(one).apply(fitted(), known)))
     model = Finish(prior).apply(fitted(), known)
     weights = {name: _preference(model, name, known.facts[name], held) for name in WEIGHTS if known.facts[name].any()}
     shifts = calibration.calibrate(model, *held.answerable(model.item.num_embeddings))
@@ -110,7 +116,7 @@ def choose(fitted: Callable[[], TwoTower], known: Known, held: HeldOut) -> Finis
 def _preference(model: TwoTower, name: str, fact: npt.NDArray[np.float32], held: HeldOut) -> float:
     """The best weight of a fact [items], with which the model is left."""
     popularity = model.bias.weight.detach().clone()
-    weight = _best(name, WEIGHTS[name], lambda one: held.recall(_prefer(model, popularity, one * fact)))
+    weight = _best(name, WEIGHTS[name], lambda one: held.recalls(_prefer(model, popularity, one * fact)))
     _prefer(model, popularity, weight * fact)
     return weight
 
@@ -122,10 +128,12 @@ def _prefer(model: TwoTower, popularity: Tensor, more: npt.NDArray[np.float32]) 
     return model
 
 
-def _best(name: str, weights: Sequence[float], recall: Callable[[float], float]) -> float:
-    """The weight of the best recall, the least of them."""
-    found = {one: recall(one) for one in weights}
-    best = max(found, key=lambda one: found[one])
-    told = ", ".join(f"{one:g} {value:.4f}" for one, value in found.items())
-    log.info("weight of the %s: %g; validation recall@%d by weight: %s", name, best, AT, told)
-    return best
+def _best(name: str, weights: Sequence[float], recalls: Callable[[float], Doubles]) -> float:
+    """The weight of the best recall, the least of them; the first where the best does not beat it beyond chance."""
+    found = {one: recalls(one) for one in weights}
+    best = max(found, key=lambda one: float(found[one].mean()))
+    gained = metrics.paired(found[best], found[weights[0]])
+    chosen = best if (gained.low or 0.0) > 0 else weights[0]
+    told = ", ".join(f"{one:g} {value.mean():.4f}" for one, value in found.items())
+    log.info("weight of the %s: %g; validation recall@%d by weight: %s", name, chosen, AT, told)
+    return chosen
