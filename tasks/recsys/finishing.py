@@ -1,16 +1,13 @@
 """What is done to a fitted two-tower before it serves, chosen on interactions that it has not seen."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from tasks.recsys import calibration, index, metrics
-from tasks.recsys.calibration import Shifts
+from tasks.recsys.calibration import Calibration, Facts
 from tasks.recsys.interactions import Interactions, Ints
 from tasks.recsys.item_features import ItemFeatures, drawn
 from tasks.recsys.metrics import Doubles
@@ -26,8 +23,6 @@ AT = 50
 """Length of the lists that it is judged by."""
 PRIORS = (0.0, 10.0, 30.0)
 """Interactions as many as which an item's features may weigh; 0: they say nothing."""
-WEIGHTS = {"freshness": (0.0, 0.5, 1.0, 1.5), "unavailable": (0.0, -0.5, -1.0, -1.5)}
-"""Weights that what is known of an item may have beside its popularity; 0: it says nothing."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +30,8 @@ class Known:
     """What is known of the items as of a model's cut."""
 
     features: ItemFeatures | None
-    facts: Mapping[str, npt.NDArray[np.float32]]
-    """[items] each, by the names of `WEIGHTS`"""
+    facts: Facts
+    """how fresh an item's interactions are, whether it is out of stock"""
 
 
 @dataclass(frozen=True)
@@ -45,20 +40,15 @@ class Finish:
 
     prior: float = 0.0
     """interactions as many as which an item's features weigh"""
-    weights: Mapping[str, float] = field(default_factory=dict)
-    """of the facts"""
-    shifts: Shifts | None = None
-    """what calibration adds to the dense parameters"""
+    calibration: Calibration | None = None
 
     def apply(self, model: TwoTower, known: Known) -> TwoTower:
         """Finishes a model that was just fitted, in place."""
         if known.features and self.prior:
             rows = model.item.weight.detach().numpy()
             rows[:] = drawn(rows, known.features, self.prior)
-        for name, weight in self.weights.items():
-            _prefer(model, model.bias.weight, weight * known.facts[name])
-        if self.shifts:
-            calibration.shift(model, self.shifts)
+        if self.calibration:
+            self.calibration.apply(model, known.facts)
         return model
 
 
@@ -96,7 +86,7 @@ def held_out(interactions: Interactions, cut: int, end: int, window: int) -> Hel
 
 
 def choose(fitted: Callable[[], TwoTower], known: Known, held: HeldOut) -> Finish:
-    """The finish that suits the held-out users best: the weights one after another, then what calibration moves.
+    """The finish that suits the held-out users best: how much features weigh, then the calibration.
 
     fitted: gives the model as it was fitted, anew each time.  Without a user to ask, a fit stays as it is.
     """
@@ -107,25 +97,13 @@ def choose(fitted: Callable[[], TwoTower], known: Known, held: HeldOut) -> Finis
     if known.features:
         prior = _best("features", PRIORS, lambda one: held.recalls(Finish(one).apply(fitted(), known)))
     model = Finish(prior).apply(fitted(), known)
-    weights = {name: _preference(model, name, known.facts[name], held) for name in WEIGHTS if known.facts[name].any()}
-    shifts = calibration.calibrate(model, *held.answerable(model.item.num_embeddings))
-    log.info("calibrated: %s", {name: np.round(shift.flatten()[:3], 2).tolist() for name, shift in shifts.items()})
-    return Finish(prior, weights, shifts)
-
-
-def _preference(model: TwoTower, name: str, fact: npt.NDArray[np.float32], held: HeldOut) -> float:
-    """The best weight of a fact [items], with which the model is left."""
-    popularity = model.bias.weight.detach().clone()
-    weight = _best(name, WEIGHTS[name], lambda one: held.recalls(_prefer(model, popularity, one * fact)))
-    _prefer(model, popularity, weight * fact)
-    return weight
-
-
-def _prefer(model: TwoTower, popularity: Tensor, more: npt.NDArray[np.float32]) -> TwoTower:
-    """Sets the items' popularity [items, 1] to what was learned and so much more [items]."""
-    with torch.no_grad():
-        model.bias.weight.copy_(popularity + torch.from_numpy(more).unsqueeze(1))
-    return model
+    found = calibration.calibrate(model, known.facts, *held.answerable(model.item.num_embeddings))
+    log.info(
+        "calibrated: %s", {name: np.round(shift.flatten()[:3], 2).tolist() for name, shift in found.shifts.items()}
+    )
+    told = ", ".join(f"{name} {weight:.2f}" for name, weight in found.weights.items())
+    log.info("weights beside popularity: %s; validation recall@%d %.4f", told or "none", AT, held.recall(model))
+    return Finish(prior, found)
 
 
 def _best(name: str, weights: Sequence[float], recalls: Callable[[float], Doubles]) -> float:

@@ -42,6 +42,8 @@ def fit(
 ) -> Fit:
     """Fits the model in place: `epochs` passes of the recipe's schedule, or fewer if validation says so.
 
+    Popularity starts from the counts: most items are met by too few batches to find theirs from nothing.
+
     With `validate`, the weights with the best value are kept, and the fit stops after `recipe.patience` epochs
     without a better one.  With `checkpoint`, a file, a fit that was killed goes on after its last whole epoch.  Same
     seed, threads and CPU: same weights, to the bit, resumed or not.
@@ -56,6 +58,7 @@ def fit(
     targets = int((windows.item >= 0).sum()) - len(windows)
     batches = Batches(windows, recipe.batch_size, torch.Generator().manual_seed(recipe.seed))
     counts = np.bincount(windows.item[windows.item >= 0], minlength=model.item.num_embeddings)
+    model.start(torch.from_numpy(counts))
     module = Training(model, NegativeSampler.of(torch.from_numpy(counts)), recipe, len(batches) * recipe.max_epochs)
     watch = Watch(targets, batches, validate, recipe, epochs)
     if checkpoint:

@@ -71,6 +71,12 @@ class TwoTower(nn.Module):
         self.log_length = nn.Parameter(torch.zeros(window))
         self.log_popularity = nn.Parameter(torch.zeros(()), requires_grad=False)  # of calibration alone
 
+    @torch.no_grad()
+    def start(self, met: Tensor) -> None:
+        """Sets the popularity that is learned from: log of how often each item was met [items], less the mean."""
+        self.bias.weight.copy_((met + 1.0).log().unsqueeze(1))
+        self.bias.weight.sub_(self.bias.weight.mean())
+
     @property
     def tables(self) -> list[Tensor]:
         """The parameters of which a batch touches few rows."""

@@ -4,7 +4,8 @@ import torch
 from scipy import sparse
 
 from tasks.recsys import finishing
-from tasks.recsys.finishing import WEIGHTS, Finish, HeldOut, Known
+from tasks.recsys.calibration import Calibration
+from tasks.recsys.finishing import Finish, HeldOut, Known
 from tasks.recsys.item_features import ItemFeatures, drawn
 from tasks.recsys.sequences import Windows
 from tasks.recsys.two_tower import TwoTower
@@ -12,7 +13,7 @@ from tests.recsys.made import views
 
 ITEMS, USERS = 400, 200
 FIRST_HALF = (np.arange(ITEMS) < ITEMS // 2).astype(np.float32)
-FACTS = {"freshness": -6 * FIRST_HALF, "unavailable": 6 * FIRST_HALF}
+FACTS = {"freshness": -FIRST_HALF, "unavailable": FIRST_HALF}
 """Name → [items]: the first half is what nobody wants any more."""
 NOTHING = {name: np.zeros(ITEMS, dtype=np.float32) for name in FACTS}
 
@@ -35,12 +36,14 @@ def held_out(low: int, high: int) -> HeldOut:
     return HeldOut(Windows(asked, np.zeros_like(asked, dtype=np.int8)), target)
 
 
-@pytest.mark.parametrize("name", WEIGHTS)
+@pytest.mark.parametrize("name", FACTS)
 def test_a_fact_counts_as_far_as_held_out_users_let_it(name: str) -> None:
     known = Known(None, NOTHING | {name: FACTS[name]})
-    wanted = finishing.choose(fitted, known, held_out(ITEMS // 2, ITEMS)).weights
-    assert wanted.keys() == {name} and wanted[name] in WEIGHTS[name][1:]
-    assert finishing.choose(fitted, known, held_out(0, ITEMS // 2)).weights == {name: 0.0}
+    ways = {"away": held_out(ITEMS // 2, ITEMS), "to": held_out(0, ITEMS // 2), "anywhere": held_out(0, ITEMS)}
+    found = {way: finishing.choose(fitted, known, held).calibration for way, held in ways.items()}
+    weights = {way: one.weights[name] * float(FACTS[name][0]) for way, one in found.items() if one}
+    assert weights["away"] < -0.5 and abs(weights["anywhere"]) < 0.2 and weights["to"] > 0.5
+    assert all(not one.weights[other] for one in found.values() if one for other in FACTS if other != name)
 
 
 def test_without_a_user_to_ask_a_fit_stays_as_it_is() -> None:
@@ -54,9 +57,10 @@ def test_a_finish_draws_prefers_and_calibrates() -> None:
     met = np.arange(ITEMS, dtype=np.int64)
     features = ItemFeatures(sparse.csr_array(np.tile(np.eye(4, dtype=np.float32), (ITEMS // 4, 1))), met)
     shifts = {name: np.full(one.shape, 0.25, dtype=np.float32) for name, one in fitted().dense.items()}
-    found = Finish(10.0, {"freshness": 0.5, "unavailable": -1.0}, shifts).apply(fitted(), Known(features, FACTS))
+    calibration = Calibration(shifts, {"freshness": 0.5, "unavailable": -1.0})
+    found = Finish(10.0, calibration).apply(fitted(), Known(features, FACTS))
     assert np.array_equal(found.item.weight.detach(), drawn(fitted().item.weight.detach().numpy(), features, 10.0))
-    assert found.bias.weight[0].item() == pytest.approx(-3 - 6)
+    assert (found.bias.weight[0] * found.log_popularity.exp()).item() == pytest.approx(-0.5 - 1)
     assert found.bias.weight[-1].item() == 0
     assert torch.equal(found.repeat.detach(), fitted().repeat.detach() + 0.25)
 

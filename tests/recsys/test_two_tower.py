@@ -111,6 +111,14 @@ def test_a_new_item_is_like_itself_alone_and_as_long_as_the_others(model: TwoTow
     assert float(own[0, 0]) == pytest.approx(of_known, abs=1e-4)
 
 
+def test_popularity_starts_from_the_log_of_how_often_an_item_was_met(model: TwoTower) -> None:
+    met = torch.arange(model.item.num_embeddings)
+    model.start(met)
+    started = model.bias.weight.detach().squeeze(1)
+    assert torch.allclose(started - started[0], torch.log(met + 1.0), atol=1e-6)
+    assert abs(float(started.mean())) < 1e-6
+
+
 def test_the_newest_step_of_an_item_after_each_position() -> None:
     assert newest(ids([5, 2, 5, -1]))[0].int().tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0]]
 
