@@ -1,5 +1,6 @@
 """The losses of the two-tower with a matrix of scores that never leaves the processor's cache."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -8,8 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-CELLS = 1 << 22
-"""Scores at a time: 16 MB, or half of it."""
+CELLS = 1 << 21
+"""Scores at a time, at most: 8 MB, or half of it."""
+APART = 32
+"""Cells between the rows of the scores: rows that are a power of two apart push each other out of the cache."""
 HEADROOM = 60.0
 """Scores are told from a reference of their row that the greatest is at most this far above, so that exp is finite."""
 
@@ -21,7 +24,7 @@ class Block:
     """Some rows of one head."""
 
     scores: Tensor
-    """[rows, sampled], less the row's reference; −∞: no candidate of the row; overwritten"""
+    """[sampled, rows], less the row's reference; −∞: no candidate of the row; overwritten"""
     weighed: Tensor
     """[sampled, dim + 2], candidates · bias · 1, each times its weight"""
     own: Tensor
@@ -37,11 +40,11 @@ class Gradients:
     """Of the summed loss of a block."""
 
     scores: Tensor
-    """[rows, sampled], but for `share` of the row and for the candidate's weight"""
+    """[sampled, rows], but for `share` of the row and for the candidate's weight"""
     share: Tensor
     """[rows]"""
     query: Tensor
-    """[rows, dim + 2], `scores` times `weighed`, but for `share`"""
+    """[dim + 2, rows], `weighed` times `scores`, but for `share`"""
     own: Tensor
     """[rows, more]"""
     positive: Tensor
@@ -97,7 +100,7 @@ class _OnePass(torch.autograd.Function):
         scored_in: torch.dtype,
         kind: Loss,
     ) -> Tensor:
-        dim, rows = query.shape[2], min(query.shape[1], max(1, CELLS // len(correction)))
+        dim, rows = query.shape[2], _rows(query.shape[1], len(correction))
         reference = _reference(query, candidates, bias + correction, own, positive).to(scored_in)
         asked = _beside(query, torch.ones_like(reference), -reference)
         offered = _beside(candidates, bias.to(scored_in), torch.ones_like(bias, dtype=scored_in))
@@ -105,7 +108,7 @@ class _OnePass(torch.autograd.Function):
         weighed = offered * worth.to(scored_in)
         of_offered = offered.new_zeros(offered.shape, dtype=candidates.dtype)
         of_query, of_own, of_positive = (torch.empty_like(one) for one in (query, own, positive))
-        loss, buffer = positive.new_zeros(()), asked.new_empty(rows, len(correction))
+        loss, buffer = positive.new_zeros(()), asked.new_empty(len(correction), rows + APART)
         lows = range(0, query.shape[1], rows)
         bounds = torch.searchsorted(hit_row, torch.tensor([*lows, query.shape[1]], device=hit_row.device)).tolist()
         for number, low in enumerate(lows):
@@ -113,11 +116,11 @@ class _OnePass(torch.autograd.Function):
             for head in range(len(query)):
                 at = head, slice(low, low + rows)
                 block = asked[at]
-                scores = torch.mm(block, offered[head].T, out=buffer[: len(block)])
-                scores[hit_row[hit] - low, hit_column[hit]] = -torch.inf
+                scores = torch.mm(offered[head], block.T, out=buffer[:, : len(block)])
+                scores[hit_column[hit], hit_row[hit] - low] = -torch.inf
                 found = _LOSSES[kind](Block(scores, weighed[head], own[at], positive[at], reference[at].float()))
-                of_query[at] = found.query[:, :dim] * found.share.unsqueeze(1)
-                of_offered[head] += found.scores.T @ (block * found.share.unsqueeze(1)).to(scored_in)
+                of_query[at] = (found.query[:dim] * found.share).T
+                of_offered[head] += found.scores @ (block * found.share.unsqueeze(1)).to(scored_in)
                 of_own[at], of_positive[at] = found.own, found.positive
                 loss += found.loss
         of_offered.mul_(worth)
@@ -131,6 +134,11 @@ class _OnePass(torch.autograd.Function):
         share = gradient / ctx.saved_tensors[-1].numel()
         query, candidates, bias, own, positive = (saved * share for saved in ctx.saved_tensors)
         return query, candidates, bias, None, None, None, own, positive, None, None
+
+
+def _rows(batch: int, sampled: int) -> int:
+    """Rows of a block: a batch's blocks are of about the same size."""
+    return math.ceil(batch / math.ceil(batch * sampled / CELLS))
 
 
 def _reference(query: Tensor, candidates: Tensor, added: Tensor, own: Tensor, positive: Tensor) -> Tensor:
@@ -147,10 +155,10 @@ def _beside(vectors: Tensor, *more: Tensor) -> Tensor:
 
 def _softmax(block: Block) -> Gradients:
     weights = block.scores.exp_()
-    of_query = weights @ block.weighed
+    of_query = block.weighed.T @ weights
     of_own = torch.exp(block.own - block.reference.unsqueeze(1))
     of_positive = torch.exp(block.positive - block.reference)
-    partition = of_query[:, -1] + of_own.sum(dim=1) + of_positive
+    partition = of_query[-1] + of_own.sum(dim=1) + of_positive
     share = 1 / partition
     lost = (partition.log() + block.reference - block.positive).sum()
     return Gradients(weights, share, of_query, of_own * share.unsqueeze(1), of_positive * share - 1, lost)
@@ -158,14 +166,14 @@ def _softmax(block: Block) -> Gradients:
 
 def _bpr(block: Block) -> Gradients:
     """Of the pairs of a positive and a candidate; a row's own candidates stand for themselves, with weight 1."""
-    behind = block.scores.float() + (block.reference - block.positive).unsqueeze(1)
+    behind = block.scores.float() + (block.reference - block.positive)
     own_behind = block.own - block.positive.unsqueeze(1)
     worth = block.weighed[:, -1].float()
-    share = (1 / worth.sum()).expand(len(behind))
+    share = (1 / worth.sum()).expand(len(block.positive))
     weights = torch.sigmoid(behind).to(block.scores.dtype)
-    of_query, of_own = weights @ block.weighed, torch.sigmoid(own_behind) * share.unsqueeze(1)
-    lost = (softplus(behind) @ worth + softplus(own_behind).sum(dim=1)) * share
-    return Gradients(weights, share, of_query, of_own, -of_query[:, -1] * share - of_own.sum(dim=1), lost.sum())
+    of_query, of_own = block.weighed.T @ weights, torch.sigmoid(own_behind) * share.unsqueeze(1)
+    lost = (worth @ softplus(behind) + softplus(own_behind).sum(dim=1)) * share
+    return Gradients(weights, share, of_query, of_own, -of_query[-1] * share - of_own.sum(dim=1), lost.sum())
 
 
 _LOSSES: Mapping[Loss, Callable[[Block], Gradients]] = {"softmax": _softmax, "bpr": _bpr}
