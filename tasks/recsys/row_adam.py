@@ -58,7 +58,7 @@ class RowAdam(torch.optim.Optimizer):
         self.rows, self.held = torch.zeros(0, dtype=torch.long), list[Held]()
         for table in tables:
             self.state[table] = {"moments": table.new_zeros(len(table), 2, table.shape[1])}
-        # Every table is read at the same rows.  Steps as floats: load_state_dict gives every state its parameter's type.
+        # Every table is read at the same rows.  Floats: load_state_dict gives every state the type of its parameter.
         self.state[tables[0]]["done"] = tables[0].new_zeros(len(tables[0]), 1)
 
     def read(self, rows: Tensor) -> list[Tensor]:

@@ -142,12 +142,13 @@ class Training(lightning.LightningModule):
         kept = torch.rand(item.shape, generator=self.generator) >= self.recipe.dropout
         how = self.scored_in, self.recipe.loss
         loss = self.model.loss(rows, item, event, negatives, kept.to(item.device), *how)
-        if not torch.isfinite(loss):
-            raise Diverged(f"the loss is {loss.item()} at step {self.step}: lower learning_rate, or look at the data")
-        self.of_others.zero_grad()
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise Diverged(f"the loss is {value} at step {self.step}: lower learning_rate, or look at the data")
+        self.model.zero_grad()  # the tables have none, their rows' are new
         loss.backward()  # type: ignore[no-untyped-call]
         self._move()
-        self.losses.append(float(loss.detach()))
+        self.losses.append(value)
 
     def _move(self) -> None:
         """One step of the optimizers by the schedule of the learning rate."""
