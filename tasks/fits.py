@@ -33,7 +33,7 @@ CHECKPOINT, VECTORS, INDEX, ENCODER, ABOUT = (
 )
 BLEND = "blend.json"
 NEIGHBOURS, WALKS = "neighbours", "walks"
-"""Folders of co-visitation in one step, and in one and two where that was made beforehand; a file a cut."""
+"""Folders of co-visitation in one step, a file a cut, and in one and two where that was made beforehand, a folder."""
 
 
 def cut_of_fit(dataset: Dataset, cut: int) -> int:
@@ -85,15 +85,15 @@ def read_tower(folder: Path) -> Tower:
     return Tower(model.eval(), index.fastest(search))
 
 
-def write_neighbours(path: Path, neighbours: sparse.csr_array) -> None:
-    """Writes an item-item matrix as rows item, neighbour, weight."""
+def write_neighbours(path: Path, neighbours: sparse.csr_array, first: int = 0) -> None:
+    """Writes rows of an item-item matrix, of the items from `first` on, as rows item, neighbour, weight."""
     matrix = neighbours.tocoo()
-    item, neighbour = (axis.astype(np.int32) for axis in (matrix.row, matrix.col))
+    item, neighbour = (axis.astype(np.int32) for axis in (matrix.row + first, matrix.col))
     storage.write_table(path, {"item": item, "neighbour": neighbour, "weight": matrix.data.astype(np.float32)})
 
 
 def read_neighbours(path: Path, items: int) -> sparse.csr_array:
-    """Reads an item-item matrix [items, items]."""
+    """Reads an item-item matrix [items, items] of a file, or of a folder of files of some items each."""
     table = storage.read_table(path)
     item, neighbour, weight = (table[name].to_numpy() for name in ("item", "neighbour", "weight"))
     return sparse.coo_array((weight, (item, neighbour)), shape=(items, items)).tocsr()
@@ -116,7 +116,7 @@ def read_retriever(folder: Path, dataset: Dataset, interactions: Interactions, c
     tower = _tower(folder / str(cut_of_fit(dataset, cut)))
     items = interactions.before(cut).items
     neighbours = read_neighbours(folder / NEIGHBOURS / f"{cut}.parquet", items)
-    walked = folder / WALKS / f"{cut}.parquet"
+    walked = folder / WALKS / str(cut)
     sources = retriever(interactions, cut, tower, neighbours, k, read_curves(folder))
     return replace(sources, walked=read_neighbours(walked, items)) if walked.exists() else sources
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy import sparse
 
 from tasks import dataset_files, fits, fitting, registry, side_by_side
 from tasks.contracts import Dataset, Retriever, TrainTwoTowerConfig
@@ -32,7 +31,7 @@ WORTH_PROCESSES = 300_000
 """Interactions from which on the fits run side by side."""
 ASKED_OF_INDEX = 2_000
 """Histories that an approximate index is measured on."""
-WALKED = 20_000
+WALKED = 10_000
 """Items that are walked from at a time: bounds the memory."""
 DEEPEST = max(evaluation.DEPTHS)
 FITS_SECONDS = "three_fits_s"
@@ -155,10 +154,12 @@ def _write_neighbours(out: Path, interactions: Interactions, dataset: Dataset) -
         neighbours = cooccurrence.covisitation(interactions, cut)
         fits.write_neighbours(out / fits.NEIGHBOURS / f"{cut}.parquet", neighbours)
         log.info("co-visitation as of %d: %d pairs of %d items", cut, neighbours.nnz, neighbours.shape[0])
-    parts = np.array_split(np.arange(neighbours.shape[0]), neighbours.shape[0] // WALKED + 1)
-    walk = sparse.vstack([cooccurrence.two_steps(neighbours, part)[part] for part in parts], format="csr")
-    fits.write_neighbours(out / fits.WALKS / f"{dataset.as_of}.parquet", walk)
-    log.info("in one step and two as of %d: %d pairs", dataset.as_of, walk.nnz)
+    items = neighbours.shape[0]
+    for first in range(0, items, WALKED):  # part by part: the fits hold most of the memory meanwhile
+        part = np.arange(first, min(first + WALKED, items))
+        path = out / fits.WALKS / str(dataset.as_of) / f"{first:08}.parquet"
+        fits.write_neighbours(path, cooccurrence.two_steps(neighbours, part)[part], first)
+    log.info("in one step and two as of %d: %d items", dataset.as_of, items)
 
 
 def _write_curves(out: Path, interactions: Interactions, dataset: Dataset) -> None:

@@ -15,6 +15,8 @@ Floats = npt.NDArray[np.float32]
 Numbers = npt.NDArray[np.number] | npt.NDArray[np.bool_]
 Keys = npt.NDArray[np.uint64]
 
+ROWS = 1 << 14
+"""Rows whose neighbours are laid out at a time: bounds the memory."""
 CELLS = 1 << 22
 """Products added up at a time: 32 MB, and a few times that on the way."""
 SORTED = 1 << 16
@@ -54,7 +56,9 @@ def direct(
         forward = forward + _pairs(known, cut, offset, gap, half_life)
     both = sparse.csr_array(forward + backward * forward.T.tocsr())
     both.data *= np.repeat(_inverse_power(both.sum(axis=1), damping), np.diff(both.indptr))
-    return _neighbours(*top(both, neighbours))
+    blocks = (both[at : at + ROWS] for at in range(0, max(known.items, 1), ROWS))
+    nearest = [_rows(*top(block, neighbours), None, block.shape) for block in blocks]
+    return sparse.csr_array(sparse.vstack(nearest, format="csr"))
 
 
 def two_steps(

@@ -64,9 +64,12 @@ class Scan:
         places = -(-items // TILE) * TILE
         item = np.full(places, -1)
         item[:items] = np.random.default_rng(0).permutation(items)
-        unit = np.maximum(np.abs(vectors).max(axis=0, initial=0) / 127, np.finfo(np.float32).tiny).astype(np.float32)
+        largest = np.maximum(vectors.max(axis=0, initial=0), -vectors.min(axis=0, initial=0))
+        unit = np.maximum(largest / 127, np.finfo(np.float32).tiny).astype(np.float32)
         small = np.zeros((places, -(-dim // 4) * 4), dtype=np.int8)  # bytes are multiplied by fours
-        small[:items, :dim] = np.rint(vectors[item[:items]] / unit)
+        for at in range(0, items, TILE):  # one tile in floats at a time
+            some = item[at : min(at + TILE, items)]
+            small[at : at + len(some), :dim] = np.rint(vectors[some] / unit)
         tiles = tuple(torch.from_numpy(small[at : at + TILE]) for at in range(0, places, TILE))
         return cls(exact, torch.from_numpy(vectors), tiles, unit, item)
 

@@ -44,6 +44,13 @@ def test_covisitation_keeps_the_strongest_neighbours_and_the_lower_id_of_ties() 
     assert matrix[[0]].indices.tolist() == [1, 3]
 
 
+def test_covisitation_of_more_items_than_are_laid_out_at_a_time() -> None:
+    pairs = cooccurrence.ROWS // 2 + 1
+    known = views(*((user, 2 * user + which, 99.0) for user in range(pairs) for which in (0, 1)))
+    matrix = cooccurrence.direct(known, CUT)
+    assert matrix.indices.tolist() == (np.arange(2 * pairs) ^ 1).tolist()
+
+
 # two steps
 
 
