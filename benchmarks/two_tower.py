@@ -2,7 +2,7 @@
 
 make bench NAME=two_tower SCALE=1: steps on synthetic ids on one thread, then the three fits of a night on demo data of
 that scale on every core.  A table for a person, then one line of JSON: ratio_to_fused_adam, ratio_to_sparse_adam_bf16,
-samples_per_core_s, three_fits_s, task_s, step_ms, scale.
+samples_per_core_s, three_fits_s, task_s, memory_gb (of all its processes), step_ms, scale.
 """
 
 import argparse
@@ -11,8 +11,13 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from itertools import chain
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -53,15 +58,15 @@ def main() -> int:
     seconds = {name: step_seconds(make, ITEMS) for name, make in makers.items()}
     by_catalogue = {items: step_seconds(ours, items) for items in CATALOGUES}
     torch.set_num_threads(os.cpu_count() or 1)
-    fits, task = three_fits(scale)
+    fits, task, memory = three_fits(scale)
     print(f"{f'batch {BATCH}, {NEGATIVES} negatives, d {DIM}, {ITEMS} items':<52}{'ms a step':>12}{'samples/s':>12}")
     for name, each in seconds.items():
         print(f"{name:<52}{1e3 * each:>12.1f}{BATCH / each:>12.0f}")
     for items, each in by_catalogue.items():
         print(f"{f'ours, {items} items':<52}{1e3 * each:>12.1f}{BATCH / each:>12.0f}")
-    cores = os.cpu_count()
     print(
-        f"at scale {scale:g}, defaults, {cores} cores: three fits {fits:.1f} s, train_two_tower with them {task:.1f} s"
+        f"at scale {scale:g}, defaults, {os.cpu_count()} cores: three fits {fits:.1f} s, train_two_tower with them "
+        f"{task:.1f} s, its processes together {memory:.2f} GB"
     )
     found = {
         "ratio_to_fused_adam": round(seconds["fused dense Adam"] / seconds["ours"], 2),
@@ -69,6 +74,7 @@ def main() -> int:
         "samples_per_core_s": round(BATCH / seconds["ours"]),
         "three_fits_s": round(fits, 1),
         "task_s": round(task, 1),
+        "memory_gb": round(memory, 2),
         "step_ms": {str(items): round(1e3 * each, 1) for items, each in by_catalogue.items()},
         "scale": scale,
     }
@@ -177,18 +183,50 @@ def check_losses() -> None:
     )
 
 
-def three_fits(scale: float) -> tuple[float, float]:
-    """Seconds of the three fits and of all of train_two_tower, on demo data that is made once and kept."""
+def three_fits(scale: float) -> tuple[float, float, float]:
+    """Seconds of the three fits and of all of train_two_tower, and GB, on demo data that is made once and kept."""
     data = Path(os.environ["NIGHTJAR_HOME"]) / "bench" / f"scale-{scale:g}"
     tasks = os.environ["NIGHTJAR_TASKS_PYTHON"]
     subprocess.run([tasks, "-m", "tasks.demo_data", str(data), "--scale", f"{scale:g}"], check=True, cwd=REPO)
     with tempfile.TemporaryDirectory(dir=data.parent) as home:
-        dataset = nights.prepare(Path(home), data, None, (0.70, 0.85))
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{home}/mlflow.db"
+        with ProcessPoolExecutor(1, get_context("spawn")) as apart:  # what it leaves behind is not the fits' memory
+            dataset = apart.submit(nights.prepare, Path(home), data, None, (0.70, 0.85)).result()
         started = time.monotonic()
-        retriever = nights.train(dataset)
+        with held() as seen:
+            retriever = nights.train(dataset)
         task = time.monotonic() - started
         logged = MlflowClient().get_run(retriever.run_id).data.metrics
-        return logged[FITS_SECONDS], task
+        return logged[FITS_SECONDS], task, max(seen, default=0) / 1e9
+
+
+@contextmanager
+def held() -> Iterator[list[int]]:
+    """While it lasts: each second, the bytes that this process and its children hold, those that they share once."""
+    seen: list[int] = []
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.wait(1.0):
+            children = (file.read_text().split() for file in Path("/proc/self/task").glob("*/children"))
+            seen.append(sum(map(_share, ["self", *chain.from_iterable(children)])))
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        looking.join()
+
+
+def _share(process: str) -> int:
+    """Its proportional set size; 0 once it has ended."""
+    try:
+        rows = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return next((1024 * int(row.split()[1]) for row in rows if row.startswith("Pss:")), 0)
 
 
 if __name__ == "__main__":
