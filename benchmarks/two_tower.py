@@ -52,13 +52,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", type=float, default=1.0, help="share of full Retailrocket size, for the three fits")
     scale = parser.parse_args().scale
+    fits, task, memory = three_fits(scale)  # first: what the steps below leave behind is not the fits' memory
     torch.set_num_threads(1)
     check_losses()
     makers = {"ours": ours, "fused dense Adam": fused_adam, "SparseAdam, bf16 logits": sparse_adam_bf16}
     seconds = {name: step_seconds(make, ITEMS) for name, make in makers.items()}
     by_catalogue = {items: step_seconds(ours, items) for items in CATALOGUES}
-    torch.set_num_threads(os.cpu_count() or 1)
-    fits, task, memory = three_fits(scale)
     print(f"{f'batch {BATCH}, {NEGATIVES} negatives, d {DIM}, {ITEMS} items':<52}{'ms a step':>12}{'samples/s':>12}")
     for name, each in seconds.items():
         print(f"{name:<52}{1e3 * each:>12.1f}{BATCH / each:>12.0f}")

@@ -30,22 +30,34 @@ PRIOR_AMONG_ALL, PRIOR_AMONG_BEST = 30.0, 100.0
 Floats = npt.NDArray[np.float32]
 Facts = Mapping[str, Floats]
 """[items] each, by name: what is known of the items beside their popularity"""
+Shifts = Mapping[str, Floats]
+"""What is added to each of the dense parameters, by name"""
 
 
 @dataclass(frozen=True)
 class Calibration:
     """What is done to a model, and to another one of the same recipe likewise."""
 
-    shifts: Mapping[str, Floats]
-    """what is added to each of the dense parameters, by name"""
+    among_all: Shifts
+    """what is learned among all items"""
+    among_best: Shifts
+    """what is learned among the best, beside it"""
     weights: Mapping[str, float]
     """of the facts, by name: what they add to an item's score"""
+    share: float = 1.0
+    """of `among_best` that counts"""
+
+    @property
+    def shifts(self) -> Shifts:
+        """Both, as far as they count."""
+        of_all = self.among_all.items()
+        return {name: np.asarray(one + self.share * self.among_best[name], dtype=np.float32) for name, one in of_all}
 
     @torch.no_grad()
     def apply(self, model: TwoTower, facts: Facts) -> None:
         """Calibrates a model, in place."""
-        for name, one in model.dense.items():
-            one.add_(torch.from_numpy(self.shifts[name]).to(one.device))
+        for name, shift in self.shifts.items():
+            model.dense[name].add_(torch.from_numpy(shift).to(model.bias.weight.device))
         said = sum((weight * facts[name] for name, weight in self.weights.items()), np.zeros(1, dtype=np.float32))
         _add(model, torch.from_numpy(said.astype(np.float32)))
 
@@ -61,13 +73,17 @@ def calibrate(model: TwoTower, facts: Facts, asked: Windows, target: Ints) -> Ca
 
     Then everything else once more, where lists are made: over the target, the history's own items and the `DEPTH` best
     others, whose likeness is the greatest of many and tells less than that of any item.  Popularity would be told too
-    little of there, since most of these items are no target because they were taken for one.  Same windows, same bytes.
+    little of there, since most of these items are no target because they were taken for one.  The second orders the top
+    of a list better, and may lose what is deep in one: so how much of it counts is another choice (`share`).
+    Same windows, same bytes.
     """
-    before = {name: one.detach().clone() for name, one in model.dense.items()}
+    before = _dense(model)
     held = _Held(*(torch.from_numpy(one).long() for one in (asked.item, asked.event, target)))
     weights: Mapping[str, float] = {}
     if len(held):
         weights = _worth(model, {name: fact for name, fact in facts.items() if fact.any()}, held)
+    among_all = _dense(model)
+    if len(held):
         others = _others(model, held)
         _learn(
             model,
@@ -76,8 +92,18 @@ def calibrate(model: TwoTower, facts: Facts, asked: Windows, target: Ints) -> Ca
             held.windows(STEPS_AMONG_BEST),
             PRIOR_AMONG_BEST / len(held),
         )
-    shifts = {name: (one.detach() - before[name]).cpu().numpy() for name, one in model.dense.items()}
-    return Calibration(shifts, {name: weights.get(name, 0.0) for name in facts})
+    return Calibration(
+        _moved(before, among_all), _moved(among_all, _dense(model)), {name: weights.get(name, 0.0) for name in facts}
+    )
+
+
+def _dense(model: TwoTower) -> Mapping[str, Tensor]:
+    """Its dense parameters as they are now, by name."""
+    return {name: one.detach().clone() for name, one in model.dense.items()}
+
+
+def _moved(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> Shifts:
+    return {name: (after[name] - one).cpu().numpy() for name, one in before.items()}
 
 
 @dataclass(frozen=True)
@@ -109,7 +135,7 @@ def _worth(model: TwoTower, facts: Facts, held: _Held) -> Mapping[str, float]:
 
     A fact that gains nothing beyond chance is left out, and everything learned anew without it.
     """
-    before, draw = {name: one.detach().clone() for name, one in model.dense.items()}, _draws(model)
+    before, draw = _dense(model), _draws(model)
     known = torch.from_numpy(np.array([*facts.values()], dtype=np.float32).reshape(-1, len(model.bias.weight)).T)
     weights = torch.zeros(len(facts), requires_grad=True)
     _learn(

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,6 +23,8 @@ AT = 50
 """Length of the lists that it is judged by."""
 PRIORS = (0.0, 10.0, 30.0)
 """Interactions as many as which an item's features may weigh; 0: they say nothing."""
+SHARES = (1.0, 0.5, 0.0)
+"""How much may count of what calibration learns among the best."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def held_out(interactions: Interactions, cut: int, end: int, window: int) -> Hel
 
 
 def choose(fitted: Callable[[], TwoTower], known: Known, held: HeldOut) -> Finish:
-    """The finish that suits the held-out users best: how much features weigh, then the calibration.
+    """The finish that suits the held-out users best: how much features weigh, the calibration, how much of it counts.
 
     fitted: gives the model as it was fitted, anew each time.  Without a user to ask, a fit stays as it is.
     """
@@ -96,14 +98,19 @@ def choose(fitted: Callable[[], TwoTower], known: Known, held: HeldOut) -> Finis
     prior = 0.0
     if known.features:
         prior = _best("features", PRIORS, lambda one: held.recalls(Finish(one).apply(fitted(), known)))
-    model = Finish(prior).apply(fitted(), known)
+    found = _calibrated(Finish(prior).apply(fitted(), known), known, held)
+    finishes = {share: Finish(prior, replace(found, share=share)) for share in SHARES}
+    share = _best("calibration among the best", SHARES, lambda one: held.recalls(finishes[one].apply(fitted(), known)))
+    return finishes[share]
+
+
+def _calibrated(model: TwoTower, known: Known, held: HeldOut) -> Calibration:
+    """What the held-out users say of a model, which is calibrated in place."""
     found = calibration.calibrate(model, known.facts, *held.answerable(model.item.num_embeddings))
-    log.info(
-        "calibrated: %s", {name: np.round(shift.flatten()[:3], 2).tolist() for name, shift in found.shifts.items()}
-    )
-    told = ", ".join(f"{name} {weight:.2f}" for name, weight in found.weights.items())
-    log.info("weights beside popularity: %s; validation recall@%d %.4f", told or "none", AT, held.recall(model))
-    return Finish(prior, found)
+    told = {name: np.round(shift.flatten()[:3], 2).tolist() for name, shift in found.shifts.items()}
+    weights = ", ".join(f"{name} {weight:.2f}" for name, weight in found.weights.items())
+    log.info("calibrated: %s; weights beside popularity: %s", told, weights or "none")
+    return found
 
 
 def _best(name: str, weights: Sequence[float], recalls: Callable[[float], Doubles]) -> float:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -36,6 +38,27 @@ def held_out(low: int, high: int) -> HeldOut:
     return HeldOut(Windows(asked, np.zeros_like(asked, dtype=np.int8)), target)
 
 
+def with_a_kind() -> TwoTower:
+    """A model in which the first 150 items are of a kind, and the others more popular, some more than others."""
+    torch.manual_seed(1)
+    model = TwoTower(ITEMS, 8, 4, heads=2)
+    with torch.no_grad():
+        model.item.weight[:150, [0, 8]] += 3
+        model.bias.weight[150:] += 3 * torch.rand(ITEMS - 150, 1)
+    return model
+
+
+def going_on(of_a_kind: float, users: int) -> HeldOut:
+    """Half of the users have met an item of the kind; these go on to another with such a chance."""
+    rng, met = np.random.default_rng(0), np.arange(users) % 2 == 0
+    asked = np.full((users, 4), -1, dtype=np.int32)
+    asked[:, 0] = np.where(met, rng.integers(0, 150, users), rng.integers(150, ITEMS, users))
+    share = np.exp(with_a_kind().bias.weight.detach().double().numpy()[150:, 0])
+    popular = 150 + rng.choice(ITEMS - 150, users, p=share / share.sum())
+    target = np.where(met & (rng.random(users) < of_a_kind), rng.integers(0, 150, users), popular)
+    return HeldOut(Windows(asked, np.zeros_like(asked, dtype=np.int8)), target.astype(np.int32))
+
+
 @pytest.mark.parametrize("name", FACTS)
 def test_a_fact_counts_as_far_as_held_out_users_let_it(name: str) -> None:
     known = Known(None, NOTHING | {name: FACTS[name]})
@@ -53,16 +76,35 @@ def test_without_a_user_to_ask_a_fit_stays_as_it_is() -> None:
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.parametrize(("of_a_kind", "all_of_it"), [(1.0, False), (0.0, True)])
+def test_what_is_learned_among_the_best_counts_as_far_as_lists_find_more_by_it(
+    of_a_kind: float, all_of_it: bool
+) -> None:
+    """Of those who met one of the 150 items of a kind, so many go on to any of these; all others go by popularity.
+
+    The hundred best of somebody who met one of a kind are all of it, so among these likeness says nothing.
+    """
+    held = going_on(of_a_kind, 1_500)
+    found = finishing.choose(with_a_kind, Known(None, {}), held).calibration
+    assert found is not None and (found.share == 1.0) is all_of_it
+    recalls = [
+        held.recalls(Finish(0.0, replace(found, share=one)).apply(with_a_kind(), Known(None, {}))).mean()
+        for one in (1.0, found.share)
+    ]
+    assert recalls[1] >= recalls[0]
+
+
 def test_a_finish_draws_prefers_and_calibrates() -> None:
     met = np.arange(ITEMS, dtype=np.int64)
     features = ItemFeatures(sparse.csr_array(np.tile(np.eye(4, dtype=np.float32), (ITEMS // 4, 1))), met)
     shifts = {name: np.full(one.shape, 0.25, dtype=np.float32) for name, one in fitted().dense.items()}
-    calibration = Calibration(shifts, {"freshness": 0.5, "unavailable": -1.0})
+    further = {name: 2 * shift for name, shift in shifts.items()}
+    calibration = Calibration(shifts, further, {"freshness": 0.5, "unavailable": -1.0}, share=0.5)
     found = Finish(10.0, calibration).apply(fitted(), Known(features, FACTS))
     assert np.array_equal(found.item.weight.detach(), drawn(fitted().item.weight.detach().numpy(), features, 10.0))
     assert (found.bias.weight[0] * found.log_popularity.exp()).item() == pytest.approx(-0.5 - 1)
     assert found.bias.weight[-1].item() == 0
-    assert torch.equal(found.repeat.detach(), fitted().repeat.detach() + 0.25)
+    assert torch.equal(found.repeat.detach(), fitted().repeat.detach() + 0.25 + 0.5 * 0.5)
 
 
 def test_the_same_finish_again_gives_the_same_bytes() -> None:
