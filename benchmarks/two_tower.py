@@ -31,8 +31,9 @@ sys.path.insert(0, str(REPO))
 
 from benchmarks import nights  # noqa: E402
 from tasks.recsys.losses import accidental_hits, log_q_correction, sampled_softmax  # noqa: E402
+from tasks.recsys.recipe import Recipe  # noqa: E402
 from tasks.recsys.sampling import Negatives, NegativeSampler  # noqa: E402
-from tasks.recsys.steps import Recipe, Training  # noqa: E402
+from tasks.recsys.steps import Training  # noqa: E402
 from tasks.recsys.two_tower import Rows, TwoTower, newest  # noqa: E402
 from tasks.train_two_tower import FITS_SECONDS  # noqa: E402
 

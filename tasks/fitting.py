@@ -9,11 +9,11 @@ import torch
 from tasks import dataset_files
 from tasks.contracts import Dataset, TrainTwoTowerConfig
 from tasks.failures import BadModel
-from tasks.recsys import finishing, steps, training
+from tasks.recsys import finishing
 from tasks.recsys.finishing import HeldOut
 from tasks.recsys.interactions import Interactions
+from tasks.recsys.recipe import Fit, Recipe
 from tasks.recsys.sequences import Windows, windows
-from tasks.recsys.training import Fit
 from tasks.recsys.two_tower import TwoTower
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class Plan:
     data: Path
     dataset: Dataset
     config: TrainTwoTowerConfig
-    recipe: steps.Recipe
+    recipe: Recipe
     out: Path
     fitted: Path
     """the weights before they are calibrated"""
@@ -42,6 +42,8 @@ def fit(plan: Plan, epochs: int) -> Fit:
 
     On one thread, so that it is the same bytes however many cores there are.
     """
+    from tasks.recsys import steps, training  # here: Lightning takes 170 MB, of which who starts the fits needs none
+
     torch.set_num_threads(1)
     config = plan.config
     past, items, held = _read(plan)

@@ -75,6 +75,7 @@ def _result(process: multiprocessing.process.BaseProcess, receiver: Connection) 
             f"a process of this task was killed (exit code {process.exitcode}); −9 means that memory ran out: give the "
             "task more"
         ) from None
+    process.join()  # so that its memory is free again
     if error is not None:
         raise error
     return value

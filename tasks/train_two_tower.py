@@ -13,13 +13,13 @@ import torch
 from tasks import dataset_files, fits, fitting, registry, side_by_side
 from tasks.contracts import Dataset, Retriever, TrainTwoTowerConfig
 from tasks.fitting import Plan
-from tasks.recsys import cooccurrence, evaluation, finishing, index, retrieval, statistics, steps
+from tasks.recsys import cooccurrence, evaluation, finishing, index, retrieval, statistics
 from tasks.recsys.candidates import CURVES, SOURCES
 from tasks.recsys.finishing import Finish, Known
 from tasks.recsys.interactions import Interactions
 from tasks.recsys.item_features import item_features
+from tasks.recsys.recipe import Fit, Recipe, enough_epochs
 from tasks.recsys.sequences import windows
-from tasks.recsys.training import Fit
 from tasks.tracking import RETRIEVER_MODEL, TOWER_CURVES, TaskRun
 
 log = logging.getLogger(__name__)
@@ -42,8 +42,8 @@ def train_two_tower(dataset: Dataset, config: TrainTwoTowerConfig, run: TaskRun)
     """Writes the three fits, for every cut the item-item neighbours as of it, and the curves of the blend."""
     data = run.fetch(dataset)
     interactions = dataset_files.read_interactions(data)
-    recipe = steps.Recipe(**config.model_dump(include={field.name for field in dataclasses.fields(steps.Recipe)}))
-    epochs = steps.enough_epochs(windows(interactions.before(dataset.first_cut), config.window), recipe)
+    recipe = Recipe(**config.model_dump(include={field.name for field in dataclasses.fields(Recipe)}))
+    epochs = enough_epochs(windows(interactions.before(dataset.first_cut), config.window), recipe)
     recipe = dataclasses.replace(recipe, max_epochs=epochs)
     out = run.work / "retriever"
     plans = [

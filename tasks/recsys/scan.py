@@ -9,6 +9,7 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
+import faiss
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -59,8 +60,8 @@ class Scan:
     @classmethod
     def of(cls, exact: Any) -> "Scan":
         """A scan over the vectors of an exact Faiss index."""
-        vectors = exact.reconstruct_n(0, exact.ntotal)
-        items, dim = vectors.shape
+        items, dim = exact.ntotal, exact.d
+        vectors = faiss.rev_swig_ptr(exact.get_xb(), items * dim).reshape(items, dim)  # no copy: the index owns them
         places = -(-items // TILE) * TILE
         item = np.full(places, -1)
         item[:items] = np.random.default_rng(0).permutation(items)

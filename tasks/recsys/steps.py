@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import lightning
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from tasks.recsys.one_pass import Loss
+from tasks.recsys.recipe import Recipe
 from tasks.recsys.resuming import State
 from tasks.recsys.row_adam import RowAdam
 from tasks.recsys.sampling import NegativeSampler
@@ -19,8 +18,6 @@ from tasks.recsys.two_tower import Rows, TwoTower
 WARM_UP = 0.1
 """Share of the steps in which the learning rate rises to its peak; then it falls to zero."""
 BETAS, EPS = (0.9, 0.999), 1e-8
-ENOUGH_STEPS, MOST_PASSES = 2_400, 4
-"""A fit of fewer steps passes over its windows more often, up to this many times as often."""
 DENSE_RATE = 0.5
 """Learning rate of the few parameters that every batch touches, as a share of the tables'."""
 
@@ -30,33 +27,6 @@ POOL = 50
 
 class Diverged(ValueError):
     """The loss is not a number, or all vectors have become alike."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a fit goes; the same for every fit of a night."""
-
-    max_epochs: int
-    """length of the learning rate's schedule"""
-    patience: int
-    """epochs without a better validation recall before the fit stops"""
-    batch_size: int
-    """targets in a batch, on average: windows are of unequal length"""
-    negatives: int
-    """shared by a batch"""
-    learning_rate: float
-    """of the tables, at its peak"""
-    dropout: float
-    """share of the interactions of the histories that a batch leaves out"""
-    seed: int
-    loss: Loss = "softmax"
-
-
-def enough_epochs(windows: Windows, recipe: Recipe) -> int:
-    """Passes over these windows: the recipe's, or more where there is little to pass over."""
-    targets = int((windows.item >= 0).sum()) - len(windows)
-    wanted = math.ceil(ENOUGH_STEPS * recipe.batch_size / max(targets, 1))
-    return max(recipe.max_epochs, min(wanted, MOST_PASSES * recipe.max_epochs))
 
 
 class Batches(IterableDataset[tuple[Tensor, Tensor]]):

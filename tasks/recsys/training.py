@@ -4,7 +4,6 @@ import hashlib
 import logging
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import lightning
@@ -12,24 +11,13 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from tasks.recsys.recipe import Fit, Recipe
 from tasks.recsys.resuming import Checkpoint
 from tasks.recsys.sampling import NegativeSampler
 from tasks.recsys.sequences import Windows
-from tasks.recsys.steps import Batches, Recipe, Training
+from tasks.recsys.steps import Batches, Training
 from tasks.recsys.two_tower import TwoTower
 from tasks.recsys.watch import Watch
-
-
-@dataclass(frozen=True)
-class Fit:
-    """What a fit ended with."""
-
-    epochs: int
-    """epochs up to the weights that were kept"""
-    losses: tuple[float, ...]
-    """mean training loss of each epoch"""
-    recalls: tuple[float, ...]
-    """validation recall of each epoch; empty without validation"""
 
 
 def fit(

@@ -10,8 +10,9 @@ import lightning
 import torch
 from torch import Tensor
 
+from tasks.recsys.recipe import Recipe
 from tasks.recsys.resuming import Checkpoint, State
-from tasks.recsys.steps import Batches, Diverged, Recipe, Training
+from tasks.recsys.steps import Batches, Diverged, Training
 from tasks.recsys.two_tower import TwoTower
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ class Watch(lightning.Callback):
             self.recalls.append(self.validate(module.model))
             told += f", validation recall@50 {self.recalls[-1]:.4f}"
             if self.best_epoch == len(self.recalls):
+                self.best = {}  # first: there is no room for a third
                 self.best = copy.deepcopy(module.model.state_dict())
         log.info("%s", told)
         trainer.should_stop = self.finished

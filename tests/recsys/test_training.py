@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from tasks.recsys.recipe import Fit, Recipe, enough_epochs
 from tasks.recsys.sequences import Windows, windows
-from tasks.recsys.steps import Diverged, Recipe, enough_epochs
-from tasks.recsys.training import Fit, fit
+from tasks.recsys.steps import Diverged
+from tasks.recsys.training import fit
 from tasks.recsys.two_tower import TwoTower
 from tests.recsys.made import views
 
