@@ -25,7 +25,7 @@ from typing import TypeVar
 import numpy as np
 
 from benchmarks import nights
-from tasks.__main__ import keep_memory
+from tasks import memory
 from tasks.contracts import EvaluateRecallConfig
 from tasks.evaluate_recall import DEEPEST, MODELS, Rows, measured
 from tasks.recsys import baselines, evaluation, metrics
@@ -54,7 +54,7 @@ def main() -> int:
     command = [sys.executable, "-m", "tasks.demo_data", str(data), "--scale", f"{scale:g}"]
     subprocess.run(command, check=True)
     nights.kept(home, data)
-    with ProcessPoolExecutor(1, get_context("spawn"), keep_memory) as alone:
+    with ProcessPoolExecutor(1, get_context("spawn"), memory.keep) as alone:
         facts, costs = alone.submit(evaluate, home, data).result()
     report(facts, costs, scale)
     return 0

@@ -4,7 +4,6 @@ The answer is written by rename, never to stdout.  Exit codes are those of `task
 says why a task ended otherwise than with 0.
 """
 
-import ctypes
 import errno
 import logging
 import os
@@ -21,6 +20,7 @@ from typing import NoReturn
 
 from pydantic import ValidationError
 
+from tasks import memory
 from tasks.contracts import TASKS, Artifact, Request, Task, first_problem, inputs_model
 from tasks.failures import TERMINATED, BadConfig, BadUsage, CannotWrite, TaskFailure, Unavailable
 
@@ -29,8 +29,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 log = logging.getLogger("tasks")
 
-MALLOPT = {"M_TRIM_THRESHOLD": (-1, 1 << 30), "M_MMAP_THRESHOLD": (-3, 1 << 26), "M_ARENA_MAX": (-8, 1)}
-"""What glibc is told of memory: its options' numbers in malloc.h and our values, in bytes the first two."""
 HEARTBEAT_SECONDS = 30.0
 GRACE_SECONDS = 5.0
 """Time to end in good order after SIGTERM."""
@@ -50,7 +48,7 @@ class LastLine(logging.StreamHandler):  # type: ignore[type-arg]
 
 def main(argv: list[str]) -> int:
     """Runs one task and returns its exit code."""
-    keep_memory()
+    memory.keep()
     handler = LastLine(sys.stderr)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     log.setLevel(logging.INFO)
@@ -68,18 +66,6 @@ def main(argv: list[str]) -> int:
     except SystemExit:
         log.error("ended by SIGTERM: a person, a time-out or the end of whoever started it; nothing is half written")
         raise
-
-
-def keep_memory() -> None:
-    """Has glibc keep what is freed for what comes next, in one heap for all threads; elsewhere nothing.
-
-    Arrays of some megabytes otherwise go back to the kernel each time, which clears their pages anew: a fourth of the
-    search's CPU seconds.  Later threads alone are bound by it, so it comes first.
-    """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        for option, value in MALLOPT.values():
-            libc.mallopt(option, value)
 
 
 def run_task(task: Task, request: Request, answer: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from tasks import dataset_files
+from tasks import dataset_files, memory
 from tasks.contracts import Dataset, TrainTwoTowerConfig
 from tasks.failures import BadModel
 from tasks.recsys import finishing
@@ -47,6 +47,7 @@ def fit(plan: Plan, epochs: int) -> Fit:
     torch.set_num_threads(1)
     config = plan.config
     past, items, held = _read(plan)
+    memory.give_back()  # reading takes more than it leaves, and the fits stand side by side
     validate = held.recall if held and len(held) else None
     torch.manual_seed(config.seed)
     model = TwoTower(items, config.dim, config.window, config.heads)

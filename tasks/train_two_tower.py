@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tasks import dataset_files, fits, fitting, registry, side_by_side
+from tasks import dataset_files, fits, fitting, memory, registry, side_by_side
 from tasks.contracts import Dataset, Retriever, TrainTwoTowerConfig
 from tasks.fitting import Plan
 from tasks.recsys import cooccurrence, evaluation, finishing, index, retrieval, statistics
@@ -54,6 +54,7 @@ def train_two_tower(dataset: Dataset, config: TrainTwoTowerConfig, run: TaskRun)
     with side_by_side.processes(apart=len(interactions) >= WORTH_PROCESSES) as start:
         first, *later = [start(fitting.fit, plan, recipe.max_epochs) for plan in plans]
         _write_neighbours(out, interactions, dataset)
+        memory.give_back()
         chosen = first.wait()
         if chosen.epochs != recipe.max_epochs:  # rare where it is worth processes: the others were begun in vain
             for call, plan in zip(later, plans[1:], strict=True):

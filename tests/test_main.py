@@ -1,6 +1,5 @@
 """The entry point as the runner calls it: a real process, one JSON document in, one out, exit codes of sysexits."""
 
-import ctypes
 import json
 import os
 import signal
@@ -147,20 +146,3 @@ def test_an_answer_appears_whole(tmp_path: Path) -> None:
     entry.write_answer(answer, tmp_path / "answer.json")
     assert Backup.model_validate_json((tmp_path / "answer.json").read_bytes()) == answer
     assert [path.name for path in tmp_path.iterdir()] == ["answer.json"]
-
-
-def test_what_threads_free_is_kept_for_what_they_ask_for_next() -> None:
-    faults = [_faults(prelude) for prelude in ("", "from tasks.__main__ import keep_memory; keep_memory()")]
-    glibc = hasattr(ctypes.CDLL(None), "mallopt")  # elsewhere it has to do no harm
-    assert faults[1] < faults[0] * (0.25 if glibc else 1.5), faults
-
-
-def _faults(prelude: str) -> int:
-    """Pages that the kernel clears for a thread of a fresh process that fills 48 MB forty times."""
-    script = f"""{prelude}
-import resource, threading
-thread = threading.Thread(target=lambda: [len(bytearray(b"x") * (48 << 20)) for _ in range(40)])
-thread.start(); thread.join()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
-    return int(done.stdout)
