@@ -21,7 +21,7 @@ VALIDATION_USERS = 5_000
 """Users that a model is judged on, at most."""
 AT = 50
 """Length of the lists that it is judged by."""
-PRIORS = (0.0, 10.0, 30.0)
+PRIORS = (0.0, 10.0, 30.0, 100.0)
 """Interactions as many as which an item's features may weigh; 0: they say nothing."""
 SHARES = (1.0, 0.5, 0.0)
 """How much may count of what calibration learns among the best."""
