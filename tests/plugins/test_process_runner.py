@@ -97,7 +97,7 @@ def entry_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The real `python -m tasks` with a verb that misbehaves as its setting `data` says."""
     package = tmp_path / "package" / "tasks"
     package.mkdir(parents=True)
-    for name in ("__init__", "__main__", "contracts", "failures"):
+    for name in ("__init__", "__main__", "contracts", "failures", "memory"):
         shutil.copy(REPO / "tasks" / f"{name}.py", package)
     (package / "prepare_data.py").write_text(VERB)
     (package / "tracking.py").write_text(TRACKING)
