@@ -1,8 +1,8 @@
 """The two-tower's training: samples a second beside common optimizers, step time by catalogue, the three fits.
 
-make bench NAME=two_tower SCALE=1: steps on synthetic ids on one thread, then the three fits of a night on demo data of
-that scale on every core.  A table for a person, then one line of JSON: ratio_to_fused_adam, ratio_to_sparse_adam_bf16,
-samples_per_core_s, three_fits_s, task_s, memory_gb (of all its processes), step_ms, scale.
+make bench NAME=two_tower SCALE=1: the three fits of a night on demo data of that scale on every core, then steps on
+synthetic ids on one thread.  A table for a person, then one line of JSON: ratio_to_fused_adam,
+ratio_to_sparse_adam_bf16, samples_per_core_s, three_fits_s, task_s, memory_gb (of all its processes), step_ms, scale.
 """
 
 import argparse
