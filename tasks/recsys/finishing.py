@@ -19,8 +19,9 @@ log = logging.getLogger(__name__)
 
 VALIDATION_USERS = 5_000
 """Users that a model is judged on, at most."""
-AT = 50
-"""Length of the lists that it is judged by."""
+LENGTHS = (50, 300)
+"""Of the lists that it is judged by, both alike: what the headline counts, and what the ranker is given.  50 alone does
+not see, on a few hundred users, that features help: what they lift first comes among the 300, and then among the 50."""
 PRIORS = (0.0, 10.0, 30.0, 100.0)
 """Interactions as many as which an item's features may weigh; 0: they say nothing."""
 SHARES = (1.0, 0.5, 0.0)
@@ -66,15 +67,16 @@ class HeldOut:
     def __len__(self) -> int:
         return len(self.target)
 
-    def recalls(self, model: TwoTower) -> Doubles:
-        """[users] recall@50 of a model."""
-        found, _ = Tower(model, index.fastest(index.build(model.item_vectors().numpy()))).answer(self.asked, AT)
-        recalls: Doubles = (found == self.target[:, None]).any(axis=1).astype(np.float64)
+    def recalls(self, model: TwoTower, lengths: Sequence[int] = LENGTHS) -> Doubles:
+        """[users] the mean of a model's recall@length over the lengths."""
+        tower = Tower(model, index.fastest(index.build(model.item_vectors().numpy())))
+        hits = tower.answer(self.asked, max(lengths))[0] == self.target[:, None]
+        recalls: Doubles = np.mean([hits[:, :length].any(axis=1) for length in lengths], axis=0)
         return recalls
 
     def recall(self, model: TwoTower) -> float:
-        """recall@50 of a model."""
-        return float(self.recalls(model).mean())
+        """recall@50 of a model, by which its training stops."""
+        return float(self.recalls(model, [50]).mean())
 
     def answerable(self, items: int) -> tuple[Windows, Ints]:
         """Those whose target is one of the items that are known at the cut, or of their own history."""
@@ -120,5 +122,6 @@ def _best(name: str, weights: Sequence[float], recalls: Callable[[float], Double
     gained = metrics.paired(found[best], found[weights[0]])
     chosen = best if (gained.low or 0.0) > 0 else weights[0]
     told = ", ".join(f"{one:g} {value.mean():.4f}" for one, value in found.items())
-    log.info("weight of the %s: %g; validation recall@%d by weight: %s", name, chosen, AT, told)
+    at = " and ".join(f"@{length}" for length in LENGTHS)
+    log.info("weight of the %s: %g; mean validation recall %s by weight: %s", name, chosen, at, told)
     return chosen

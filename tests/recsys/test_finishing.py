@@ -113,6 +113,19 @@ def test_the_same_finish_again_gives_the_same_bytes() -> None:
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+def test_a_model_is_judged_by_what_the_headline_counts_and_by_what_the_ranker_is_given() -> None:
+    """Popularity alone, a user a target: 1 for 50 items, ½ for 250, 0 for 100."""
+    model = fitted()
+    with torch.no_grad():
+        model.item.weight.zero_()
+        model.bias.weight[:ITEMS, 0] = torch.arange(float(ITEMS), 0, -1) / 10
+    asked = np.array([0, -1, -1, -1], dtype=np.int32) + np.zeros((ITEMS, 1), dtype=np.int32)  # all met the first one
+    held = HeldOut(Windows(asked, np.zeros_like(asked, dtype=np.int8)), np.arange(ITEMS, dtype=np.int32))
+    recalls = held.recalls(model)
+    assert np.unique(recalls, return_counts=True)[1].tolist() == [100, 250, 50]
+    assert recalls.mean() == 175 / 400
+
+
 def test_held_out_users_are_asked_for_their_last_item_from_what_came_before() -> None:
     """User 0 meets item 2, which nobody knew, on the way; user 1 came back to nothing after the cut."""
     interactions = views((0, 0, 1), (1, 1, 2), (1, 0, 3), (0, 2, 11), (0, 1, 12), (0, 3, 30))
