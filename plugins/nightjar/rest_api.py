@@ -19,7 +19,13 @@ from nightjar.command_line import DAG, Refused
 POLL_SECONDS = 2.0
 END_SECONDS = 120.0
 """After which what was stopped must have ended."""
+BUSY_SECONDS = 60.0
+"""How long Airflow may find its database locked (503), as SQLite is while the scheduler writes."""
 DATED = ("backfill", "scheduled")
+
+
+class Busy(Refused):
+    """Airflow has done nothing, and may if it is asked again."""
 
 
 class Airflow:
@@ -33,8 +39,16 @@ class Airflow:
         self.token = self._ask("POST", f"{self.address}/auth/token", login, {})["access_token"]
 
     def rest(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """The answer, parsed; Refused with Airflow's own words when it declines."""
-        return self._ask(method, f"{self.address}/api/v2{path}", body, {"Authorization": f"Bearer {self.token}"})
+        """The answer, parsed; Refused with Airflow's own words when it declines or finds its database locked too long."""
+        headers = {"Authorization": f"Bearer {self.token}"}
+        end = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                return self._ask(method, f"{self.address}/api/v2{path}", body, headers)
+            except Busy:
+                if time.monotonic() > end:
+                    raise
+            time.sleep(POLL_SECONDS / 2)
 
     def _ask(self, method: str, url: str, body: Mapping[str, Any] | None, headers: Mapping[str, str]) -> Any:
         data = None if body is None else json.dumps(body).encode()
@@ -46,7 +60,8 @@ class Airflow:
             said = error.read().decode("utf-8", "replace")
             with suppress(ValueError, KeyError, TypeError):
                 said = str(json.loads(said)["detail"])
-            raise Refused(f"Airflow at {self.address} answers {error.code}: {said}") from None
+            refusal = Busy if error.code == 503 else Refused
+            raise refusal(f"Airflow at {self.address} answers {error.code}: {said}") from None
         except OSError as error:
             raise Refused(f"Airflow at {self.address} does not answer: {error}; look into its logs") from None
 
