@@ -39,7 +39,7 @@ class Airflow:
         self.token = self._ask("POST", f"{self.address}/auth/token", login, {})["access_token"]
 
     def rest(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """The answer, parsed; Refused with Airflow's own words when it declines or finds its database locked too long."""
+        """The answer, parsed; Refused with Airflow's own words when it declines or its database stays locked."""
         headers = {"Authorization": f"Bearer {self.token}"}
         end = time.monotonic() + BUSY_SECONDS
         while True:
